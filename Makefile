@@ -1,0 +1,54 @@
+# The commands a person and CI run. Everything lands in .venv; nothing is needed before but Python 3.11+, pip, git, make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+TORCH  := 2.13.0
+
+.PHONY: setup check fix test demo bench wheel clean
+.DEFAULT_GOAL := demo
+
+# The runtime alone (no torch): enough for `make demo`.
+$(VENV)/.runtime: pyproject.toml
+	@$(PYTHON) tools/check_python.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+# Everything a developer needs. torch comes first and as the CPU build, so that the extra finds it and never pulls CUDA:
+# from the configured indexes where they carry it, else from PyTorch's own CPU index.
+$(VENV)/.dev: $(VENV)/.runtime pyproject.toml
+	$(BIN)/pip install --quiet "torch==$(TORCH)+cpu" 2>/dev/null \
+	  || $(BIN)/pip install --quiet --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH)+cpu"
+	$(BIN)/pip install --quiet --editable ".[torch,dev]"
+	@touch $@
+
+setup: $(VENV)/.dev
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The servers that the tests talk to are Debian packages; installed where that is allowed, named where it is not.
+test: setup
+	sh tools/install-test-servers.sh
+	$(MAKE) --no-print-directory check
+	$(BIN)/pytest $(ARGS)
+
+# ONCE=1 ends after the story and prints one JSON line.
+demo: $(VENV)/.runtime
+	@$(BIN)/fisher-agent demo $(if $(ONCE),--once --json)
+
+bench: setup
+	$(BIN)/python tools/bench.py $(ARGS)
+
+wheel: setup
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

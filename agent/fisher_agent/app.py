@@ -1,0 +1,135 @@
+"""The composition root: a Config becomes objects here and nowhere else; plus how the daemon is started and stopped."""
+
+import asyncio
+import os
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from fisher_agent import config as configuration
+from fisher_agent.backends import open_embedder, self_test
+from fisher_agent.bankfiles import BankFiles
+from fisher_agent.banks import BankLibrary, Engine
+from fisher_agent.config import Config, SourceConfig
+from fisher_agent.control import obey, serve
+from fisher_agent.errors import ConfigError, FisherError
+from fisher_agent.ledger import Model
+from fisher_agent.logs import configure
+from fisher_agent.report import Names
+from fisher_agent.runtime import Agent, Parts
+from fisher_agent.sinks.influx import InfluxSink
+from fisher_agent.sinks.mqtt import PlantLink
+from fisher_agent.sources import open_source
+from fisher_agent.stages import Message, Source
+from fisher_agent.stats import Stats
+from fisher_agent.store import Store
+from fisher_models.bundle import Bundle
+from fisher_models.bundle import load as load_bundle
+from fisher_models.errors import BundleError
+from fisher_models.frontend import Frontend
+
+MB = 1_000_000
+KILL_AFTER_S = 10.0  # draining has this long; a blocked native call cannot be cancelled, so the process then just ends
+log = structlog.get_logger()
+
+
+def find_bundle(config: Config) -> Bundle:
+    """The configured bundle; ConfigError where it is missing or damaged."""
+    try:
+        return load_bundle(config.model.bundle)
+    except BundleError as error:
+        raise ConfigError(f"model.bundle: {error}") from error
+
+
+def open_engine(config: Config) -> Engine:
+    """Load the model and let it prove itself; the calling thread is the one that embeds from now on."""
+    bundle = find_bundle(config)
+    embedder, note = open_embedder(bundle, backend=config.model.backend, precision=config.model.precision)
+    error = self_test(embedder, bundle)
+    log.info("self_test", backend=embedder.name, precision=embedder.precision, max_abs_error=float(f"{error:.2g}"))
+    model = Model(bundle.name, bundle.digest, bundle.weights, embedder.name, embedder.precision, embedder.device, note)
+    return Engine(bundle, Frontend(bundle.frontend), embedder, model)
+
+
+def open_store(config: Config) -> Store:
+    """Lock and open the state directory."""
+    return Store.open(config.state_dir, max_outbox_bytes=round(config.outbox.max_mb * MB))
+
+
+def bank_files(config: Config) -> BankFiles:
+    """The banks on disk; reading them needs no lock, for versions are immutable."""
+    return BankFiles(config.state_dir / "banks")
+
+
+def library(config: Config) -> BankLibrary:
+    """The banks, for commands that run without a daemon."""
+    return BankLibrary(config, bank_files(config), open_engine(config))
+
+
+def build(config: Config, store: Store) -> Agent:
+    """Wire the daemon; nothing connects yet."""
+    names, stats = Names.of(config), Stats()
+    mqtt, influx = config.mqtt, config.influx
+
+    def plant(role: str, will: Message) -> PlantLink:
+        assert mqtt is not None
+        return PlantLink(mqtt, client_id=names.client_id(role), will=will)
+
+    def source(wanted: SourceConfig, now: Config) -> Source:
+        return open_source(wanted, now, client_id=names.client_id(f"raw-{wanted.name}"), stats=stats)
+
+    return Agent(
+        Parts(
+            config=config,
+            store=store,
+            stats=stats,
+            banks=bank_files(config),
+            open_engine=partial(open_engine, config),
+            open_source=source,
+            open_influx=partial(InfluxSink, influx) if influx else None,
+            open_plant=plant if mqtt else None,
+            obey=obey,
+            services=(serve,),
+        )
+    )
+
+
+def run(path: Path) -> None:
+    """The daemon: returns after a clean stop; raises a FisherError, whose exit code the command line knows."""
+    config = configuration.load(path)
+    configure(config.log.level)
+    find_bundle(config)
+    store = open_store(config)
+    try:
+        asyncio.run(_run(config, store))
+    except* FisherError as group:
+        raise _first(group) from group
+    finally:
+        store.close()
+
+
+async def _run(config: Config, store: Store) -> None:
+    agent = build(config, store)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        log.info("stopping")
+        agent.stop()
+        killer = threading.Timer(KILL_AFTER_S, os._exit, args=(1,))
+        killer.daemon = True
+        killer.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await agent.run()
+
+
+def _first(group: BaseExceptionGroup[FisherError]) -> FisherError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, FisherError)
+    return error

@@ -1,0 +1,342 @@
+"""A machine's memory bank: what was learnt of it, whether it fits, and its bytes.
+
+A bank is immutable and bound to what made it: bundle, precision, window, and each channel's rate, scale, unit and gain.
+As bytes it is a safetensors file whose metadata holds the rest as JSON; nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fisher_agent.calibrate import Doubles
+from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.errors import BadFile, BankMismatch
+from fisher_agent.stages import Floats
+
+FORMAT = "fisher.bank/1"
+CROSS_PRECISION_SHARE = 0.1  # of the smallest limit: less than this much noise does not change what is alarmed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelBank:
+    """What was learnt of one channel. Vectors are raw embeddings; `unit_rows` makes them comparable."""
+
+    channel: str
+    rate_hz: float
+    scale: float
+    unit: str
+    snapshot: bool
+    gain: float  # 0.1 / RMS of the enrolment; the model sees samples x gain
+    median_rms: float
+    n_bands: int
+    limit: float  # largest cosine distance that is still normal
+    typical: float  # median left-out distance
+    vectors: Floats  # (n, n_bands * d)
+    end_ns: NDArray[np.int64]  # (n,)
+    share_median: Doubles  # (n_bands,), parts of a cosine distance
+    octave_hz: Doubles  # (k,) centres of third-octave bands
+    octave_db: Floats  # (n, k)
+    octave_spread_db: Doubles  # (k,) robust standard deviation over the enrolment
+    octave_floor: float  # unit², added to every band before the logarithm
+    centre: Floats | None = (
+        None  # (n_bands * d,), subtracted before comparing; None compares the embeddings as they are
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaultWindows:
+    """Labelled windows of faults. A channel that a window lacks has `present` False and zeros."""
+
+    labels: tuple[str, ...]  # (m,)
+    end_ns: NDArray[np.int64]  # (m,)
+    vectors: Mapping[str, Floats]  # channel -> (m, n_bands * d)
+    present: Mapping[str, NDArray[np.bool_]]  # channel -> (m,)
+    reach: Mapping[str, float]  # class -> how far its windows lie from one another, in channel limits
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Class -> number of its windows, in the order of first use."""
+        return {label: self.labels.count(label) for label in dict.fromkeys(self.labels)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """Everything that a machine is judged by."""
+
+    machine: str
+    version: str  # starts with a letter: HMIs turn numeric-looking strings into numbers
+    created_ns: int
+    mode: str
+    bundle_digest: str
+    bundle_name: str
+    precision: str
+    length_s: float
+    hop_s: float
+    channels: tuple[ChannelBank, ...]
+    limit: float  # of the largest channel ratio
+    calibration: Doubles  # (n,) sorted left-out machine scores of windows that do not overlap
+    faults: FaultWindows | None = None
+
+    def channel(self, channel_id: str) -> ChannelBank:
+        """The channel of that id; KeyError where there is none."""
+        for channel in self.channels:
+            if channel.channel == channel_id:
+                return channel
+        raise KeyError(channel_id)
+
+    def to_bytes(self) -> bytes:
+        """The bank as one safetensors file."""
+        tensors = _tensors(self)
+        manifest = _Manifest(
+            format=FORMAT,
+            machine=self.machine, version=self.version, created_ns=self.created_ns, mode=self.mode,
+            bundle_digest=self.bundle_digest, bundle_name=self.bundle_name, precision=self.precision,
+            length_s=self.length_s, hop_s=self.hop_s, limit=self.limit,
+            channels=[_ChannelEntry(**{k: getattr(c, k) for k in _ChannelEntry.model_fields}) for c in self.channels],
+            fault_labels=self.faults.labels if self.faults else (),
+            fault_reach=dict(self.faults.reach) if self.faults else {},
+            sha256=_digest(tensors),
+        )  # fmt: skip
+        return bytes(safetensors.numpy.save(tensors, metadata={"bank": manifest.model_dump_json()}))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Bank":
+        """The reverse of `to_bytes`. BadFile for anything truncated, foreign, changed, inconsistent or not finite."""
+        manifest = _read_manifest(data)
+        try:
+            tensors = safetensors.numpy.load(data)
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise BadFile(f"the bank file is damaged ({error}); restore it, roll back, or enrol again") from error
+        if _digest(tensors) != manifest.sha256:
+            raise BadFile("the bank file's contents do not match its checksum; restore it, roll back, or enrol again")
+        take = _Taker(tensors)
+        bank = cls(
+            **{k: getattr(manifest, k) for k in _SHARED_FIELDS},
+            channels=tuple(_read_channel(entry, take) for entry in manifest.channels),
+            calibration=take("calibration", np.float64, None),
+            faults=_read_faults(manifest, take),
+        )
+        if (np.diff(bank.calibration) < 0).any():
+            raise BadFile("the bank's calibration scores are not sorted; enrol again")
+        return bank
+
+
+def check(
+    bank: Bank,
+    *,
+    bundle_digest: str,
+    precision: str,
+    window: WindowConfig,
+    machine: MachineConfig,
+    cross_precision_distance: float | None = None,
+) -> None:
+    """Raise BankMismatch, naming all that differs and what to do, unless the bank was made for exactly this.
+
+    `cross_precision_distance` is the measured cosine distance between the same input embedded at both precisions; under
+    a tenth of the smallest limit it makes another precision acceptable.
+    """
+    enrol = _machine_differences(bank, machine)
+    rebuild: list[str] = []
+    if bank.bundle_digest != bundle_digest:
+        rebuild.append(f"bundle {bank.bundle_name} {bank.bundle_digest[:12]}, now {bundle_digest[:12]}")
+    if (bank.length_s, bank.hop_s) != (window.length_s, window.hop_s):
+        rebuild.append(
+            f"window {bank.length_s:g} s every {bank.hop_s:g} s, now {window.length_s:g} s every {window.hop_s:g} s"
+        )
+    if bank.precision != precision:
+        smallest = min((c.limit for c in bank.channels), default=0.0)
+        if cross_precision_distance is None or not cross_precision_distance < CROSS_PRECISION_SHARE * smallest:
+            rebuild.append(f"precision {bank.precision}, now {precision}")
+    if enrol:
+        raise BankMismatch(
+            f"bank {bank.version} of machine {bank.machine} was made for {'; '.join(enrol + rebuild)}; "
+            f"enrol again: `fisher-agent enroll --machine {machine.id}`"
+        )
+    if rebuild:
+        raise BankMismatch(
+            f"bank {bank.version} of machine {bank.machine} was made for {'; '.join(rebuild)}; "
+            "run `fisher-agent banks rebuild`"
+        )
+
+
+def _machine_differences(bank: Bank, machine: MachineConfig) -> list[str]:
+    different = [] if bank.machine == machine.id else [f"machine {bank.machine}, now {machine.id}"]
+    enrolled, configured = {c.channel for c in bank.channels}, {c.id for c in machine.channels}
+    if enrolled != configured:
+        different.append(f"channels {', '.join(sorted(enrolled))}, now {', '.join(sorted(configured))}")
+    for channel in bank.channels:
+        if channel.channel in configured:
+            now = machine.channel(channel.channel)
+            different += [
+                f"{channel.channel}: {what} {was!r}, now {is_now!r}"
+                for what, was, is_now in _bound(channel, now)
+                if was != is_now
+            ]
+    return different
+
+
+def _bound(channel: ChannelBank, now: ChannelConfig) -> Sequence[tuple[str, object, object]]:
+    return (
+        ("rate_hz", channel.rate_hz, now.rate_hz),
+        ("scale", channel.scale, now.scale),
+        ("unit", channel.unit, now.unit),
+        ("capture", "snapshot" if channel.snapshot else "stream", now.capture),
+    )
+
+
+# The file ----------------------------------------------------------------------------------------------------------
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class _ChannelEntry(_Strict):
+    channel: str
+    rate_hz: _Positive
+    scale: _Finite
+    unit: str
+    snapshot: bool
+    gain: _Positive
+    median_rms: _Positive
+    n_bands: Annotated[int, Field(ge=1)]
+    limit: _Positive
+    typical: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    octave_floor: _Positive
+
+
+class _Manifest(_Strict):
+    format: str
+    machine: str
+    version: Annotated[str, Field(pattern=r"^[A-Za-z]")]
+    created_ns: int
+    mode: str
+    bundle_digest: str
+    bundle_name: str
+    precision: str
+    length_s: _Positive
+    hop_s: _Positive
+    limit: _Positive
+    channels: Annotated[list[_ChannelEntry], Field(min_length=1)]
+    fault_labels: tuple[str, ...]
+    fault_reach: dict[str, _Positive]
+    sha256: str
+
+
+_SHARED_FIELDS = (
+    "machine", "version", "created_ns", "mode", "bundle_digest", "bundle_name", "precision", "length_s", "hop_s",
+    "limit",
+)  # fmt: skip
+
+
+def _tensors(bank: Bank) -> dict[str, NDArray[Any]]:
+    out: dict[str, NDArray[Any]] = {"calibration": bank.calibration}
+    for c in bank.channels:
+        arrays = {name: getattr(c, name) for name in ("vectors", "end_ns", "share_median", "octave_hz", "octave_db")}
+        out |= {f"channel.{c.channel}.{name}": array for name, array in arrays.items()}
+        out[f"channel.{c.channel}.octave_spread_db"] = c.octave_spread_db
+        if c.centre is not None:
+            out[f"channel.{c.channel}.centre"] = c.centre
+        if bank.faults:
+            out[f"fault.{c.channel}.vectors"] = bank.faults.vectors[c.channel]
+            out[f"fault.{c.channel}.present"] = bank.faults.present[c.channel]
+    if bank.faults:
+        out["fault.end_ns"] = bank.faults.end_ns
+    return {name: np.ascontiguousarray(array) for name, array in out.items()}
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _read_manifest(data: bytes) -> _Manifest:
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8:
+        raise BadFile("the file is truncated or no bank; restore it, roll back, or enrol again")
+    try:
+        document = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["bank"])
+        found = document["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFile("the file is no bank of fisher-agent; restore it, roll back, or enrol again") from error
+    if found != FORMAT:
+        raise BadFile(f"the bank's format is {found!r}, this version reads {FORMAT!r}; enrol again")
+    try:
+        return _Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadFile(f"the bank's manifest is wrong at {where}: {first['msg']}; enrol again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Taker:
+    """Takes tensors by name, each with the dtype and shape (None: any length) that it must have."""
+
+    tensors: Mapping[str, NDArray[Any]]
+    cut: str = field(default="; the file is damaged: restore it, roll back, or enrol again")
+
+    def __call__(self, name: str, dtype: type[np.generic], *shape: int | None) -> NDArray[Any]:
+        if name not in self.tensors:
+            raise BadFile(f"the bank lacks {name!r}{self.cut}")
+        array = self.tensors[name]
+        fits = array.ndim == len(shape) and all(want in (None, n) for want, n in zip(shape, array.shape, strict=True))
+        if array.dtype != dtype or not fits:
+            raise BadFile(
+                f"the bank's {name!r} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}{self.cut}"
+            )
+        if not np.isfinite(array).all():
+            raise BadFile(f"the bank's {name!r} holds values that are not finite{self.cut}")
+        array.flags.writeable = False
+        return array
+
+
+def _read_channel(entry: _ChannelEntry, take: _Taker) -> ChannelBank:
+    at = f"channel.{entry.channel}."
+    vectors = take(at + "vectors", np.float32, None, None)
+    octave_hz = take(at + "octave_hz", np.float64, None)
+    n, width = vectors.shape
+    if n == 0 or width == 0 or width % entry.n_bands:
+        raise BadFile(f"the bank's {at}vectors is {vectors.shape}, which is not {entry.n_bands} bands{take.cut}")
+    return ChannelBank(
+        **entry.model_dump(),
+        vectors=vectors,
+        end_ns=take(at + "end_ns", np.int64, n),
+        share_median=take(at + "share_median", np.float64, entry.n_bands),
+        octave_hz=octave_hz,
+        octave_db=take(at + "octave_db", np.float32, n, len(octave_hz)),
+        octave_spread_db=take(at + "octave_spread_db", np.float64, len(octave_hz)),
+        centre=take(at + "centre", np.float32, width) if at + "centre" in take.tensors else None,
+    )
+
+
+def _read_faults(manifest: _Manifest, take: _Taker) -> FaultWindows | None:
+    if not manifest.fault_labels:
+        return None
+    m = len(manifest.fault_labels)
+    if missing := set(manifest.fault_labels) - manifest.fault_reach.keys():
+        raise BadFile(f"the bank has no reach for fault {', '.join(sorted(missing))}{take.cut}")
+    widths = {
+        c.channel: take(f"channel.{c.channel}.vectors", np.float32, None, None).shape[1] for c in manifest.channels
+    }
+    return FaultWindows(
+        labels=manifest.fault_labels,
+        end_ns=take("fault.end_ns", np.int64, m),
+        vectors={c: take(f"fault.{c}.vectors", np.float32, m, width) for c, width in widths.items()},
+        present={c: take(f"fault.{c}.present", np.bool_, m) for c in widths},
+        reach=manifest.fault_reach,
+    )

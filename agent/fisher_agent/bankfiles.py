@@ -1,0 +1,207 @@
+"""Bank files on disk: immutable versions written atomically, and a pointer to the active one.
+
+    banks/<machine>/<version>/bank.safetensors
+                             /waveforms.safetensors     what it was made from; may be missing
+                             /manifest.json             sha256 of both, number, created_ms, and the caller's report
+    banks/<machine>/active                              the name of a version
+
+A version is complete or not there: it is written beside its place, flushed to the disk and renamed. Names that start
+with a dot are unfinished or being removed, and are swept away at the next start. Reading needs no lock; who
+writes holds the lock of state_dir (an open Store).
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fisher_agent.errors import BadFile, ConfigError, Unavailable
+
+NAME = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
+BANK, WAVEFORMS, MANIFEST, ACTIVE = "bank.safetensors", "waveforms.safetensors", "manifest.json", "active"
+LAST = 2**31
+
+
+class BankFiles:
+    """The versions of every machine's bank. Machine and version names match `NAME`; ValueError otherwise."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def sweep(self) -> None:
+        """Create the folder and remove what a crash left unfinished."""
+        self._root.mkdir(mode=0o750, exist_ok=True)
+        for left in (*self._root.glob(".*"), *self._root.glob("*/.*")):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+    def save(
+        self, machine: str, version: str, *, data: bytes, manifest: Mapping[str, Any], waveforms: bytes | None = None
+    ) -> None:
+        """Write a new version; it is not active yet. BadFile where it exists, Unavailable where the disk refuses."""
+        final = self._path(machine, version)
+        if final.exists():
+            raise BadFile(f"bank {version} of {machine} exists, and versions are immutable; save under another name")
+        contents = {BANK: data} if waveforms is None else {BANK: data, WAVEFORMS: waveforms}
+        document = {
+            **manifest,
+            "version": version,
+            "number": 1 + max((n for v in self.versions(machine) if (n := self._number(machine, v)) < LAST), default=0),
+            "created_ms": time.time_ns() // 1_000_000,
+            "files": {name: {"sha256": _digest(body), "bytes": len(body)} for name, body in contents.items()},
+        }
+        contents[MANIFEST] = json.dumps(document, indent=1, ensure_ascii=False).encode()
+        draft = final.with_name(f".{version}.draft")
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(mode=0o750, parents=True)
+            for name, body in contents.items():
+                _write(draft / name, body)
+            _sync(draft)
+            draft.rename(final)
+            _sync(final.parent)
+            _sync(self._root)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise Unavailable(f"bank {version} of {machine} cannot be written to {final}: {error}") from error
+
+    def activate(self, machine: str, version: str) -> None:
+        """Make a version the active one, atomically. BadFile where it is not there."""
+        folder = self._path(machine, version)
+        if not folder.is_dir():
+            known = ", ".join(self.versions(machine)) or "none"
+            raise BadFile(f"{machine} has no bank {version!r}; it has: {known}")
+        draft = folder.parent / f".{ACTIVE}"
+        try:
+            _write(draft, version.encode())
+            draft.replace(folder.parent / ACTIVE)
+            _sync(folder.parent)
+        except OSError as error:
+            raise Unavailable(f"bank {version} of {machine} cannot be made active: {error}") from error
+
+    def active(self, machine: str) -> str | None:
+        """The active version; None where the machine has none."""
+        pointer = self._machine(machine) / ACTIVE
+        try:
+            version = pointer.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadFile(f"{pointer} cannot be read: {error}") from error
+        if not NAME.match(version):
+            raise BadFile(f"{pointer} names no version ({version[:40]!r}); choose one with `fisher-agent rollback`")
+        return version
+
+    def versions(self, machine: str) -> list[str]:
+        """Every version, oldest first; those whose manifest is damaged stand last, so no rollback leads to one."""
+        folder = self._machine(machine)
+        if not folder.is_dir():
+            return []
+        names = [p.name for p in folder.iterdir() if p.is_dir() and NAME.match(p.name)]
+        return sorted(names, key=lambda v: (self._number(machine, v), v))
+
+    def manifest(self, machine: str, version: str) -> dict[str, Any]:
+        """What was saved with it, and number, created_ms, files. BadFile where it is missing or damaged."""
+        path = self._path(machine, version) / MANIFEST
+        try:
+            document = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise BadFile(f"{machine} has no bank {version!r} ({path} is missing)") from error
+        except (OSError, ValueError) as error:
+            raise BadFile(f"{path} is damaged: {error}") from error
+        if not isinstance(document, dict) or not isinstance(document.get("files"), dict):
+            raise BadFile(f"{path} is damaged: it lists no files")
+        return document
+
+    def read(self, machine: str, version: str) -> bytes:
+        """The bank, its digest verified; BadFile where it is missing, truncated or changed."""
+        return self._verified(machine, version, BANK)
+
+    def waveforms(self, machine: str, version: str) -> bytes | None:
+        """The waveforms it was made from, verified; None where none were kept."""
+        if WAVEFORMS not in self.manifest(machine, version)["files"]:
+            return None
+        return self._verified(machine, version, WAVEFORMS)
+
+    def rollback(self, machine: str) -> str:
+        """Make the version before the active one active and return it; ConfigError where there is none."""
+        active, versions = self.active(machine), self.versions(machine)
+        if active is None:
+            raise ConfigError(f"{machine} has no active bank; enrol it with `fisher-agent enroll --machine {machine}`")
+        at = versions.index(active) if active in versions else len(versions)
+        if at == 0:
+            raise ConfigError(f"{machine} has no bank before {active}; nothing to roll back to")
+        self.activate(machine, versions[at - 1])
+        return versions[at - 1]
+
+    def forget(self, machine: str) -> None:
+        """Remove every version of a machine. It is gone in one step, even if the removal is cut short."""
+        folder = self._machine(machine)
+        grave = self._root / f".{machine}.forgotten"
+        try:
+            shutil.rmtree(grave, ignore_errors=True)
+            folder.rename(grave)
+            _sync(self._root)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Unavailable(f"the banks of {machine} cannot be removed from {folder}: {error}") from error
+        shutil.rmtree(grave, ignore_errors=True)
+
+    def _machine(self, machine: str) -> Path:
+        if not NAME.match(machine):
+            raise ValueError(f"{machine!r} is not a machine id")
+        return self._root / machine
+
+    def _path(self, machine: str, version: str) -> Path:
+        if not NAME.match(version):
+            raise ValueError(f"{version!r} is not a version: 1 to 64 of A-Z a-z 0-9 _ - .")
+        return self._machine(machine) / version
+
+    def _number(self, machine: str, version: str) -> int:
+        try:
+            return int(self.manifest(machine, version)["number"])
+        except (BadFile, KeyError, TypeError, ValueError):
+            return LAST
+
+    def _verified(self, machine: str, version: str, name: str) -> bytes:
+        path = self._path(machine, version) / name
+        stated = self.manifest(machine, version)["files"].get(name)
+        try:
+            body = path.read_bytes()
+        except OSError as error:
+            raise BadFile(f"{path} cannot be read: {error}") from error
+        if not isinstance(stated, dict) or stated.get("sha256") != _digest(body):
+            size = stated.get("bytes") if isinstance(stated, dict) else "unknown"
+            raise BadFile(
+                f"{path} is damaged ({len(body)} bytes, written were {size}); "
+                f"go back with `fisher-agent rollback --machine {machine}` or enrol again"
+            )
+        return body
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _write(path: Path, body: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """A rename is durable only when its folder is flushed (rename(2), fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

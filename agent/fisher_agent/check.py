@@ -1,0 +1,241 @@
+"""`fisher-agent check`: every mistake at once, what the model sees, and with --connect what really arrives."""
+
+import asyncio
+import json
+import os
+import time
+from collections import defaultdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fisher_agent import app
+from fisher_agent import config as configuration
+from fisher_agent.config import ChannelConfig, Config, SourceConfig, expand
+from fisher_agent.errors import ConfigError, FisherError, Unavailable
+from fisher_agent.guess import Findings, Heard, examine
+from fisher_agent.report import Names
+from fisher_agent.sinks.influx import InfluxSink
+from fisher_agent.sinks.mqtt import PlantLink
+from fisher_agent.sources import open_source
+from fisher_agent.stages import Frame, Message
+from fisher_agent.stats import Stats
+from fisher_models.frontend import Frontend
+
+MAX_PAYLOADS = 2000  # per topic; a check listens for seconds, not for ever
+MAX_HEARD_BYTES = 64_000_000
+TEMPLATE = "fisher-agent.toml"
+
+
+def main(path: Path, *, connect_s: float | None, json_: bool) -> int:
+    """Check and print; the exit code is 0 or 2."""
+    try:
+        config = configuration.load(path)
+        problems, frontend = _files(config)
+    except ConfigError as error:
+        return _say({"problems": list(error.problems), "channels": [], "links": []}, json_)
+    document: dict[str, Any] = {"problems": problems, "channels": _views(config, frontend), "links": []}
+    if connect_s is not None and not problems:
+        asyncio.run(_connect(config, connect_s, document))
+    return _say(document, json_)
+
+
+def write_template(output: Path | None) -> None:
+    """Write the commented configuration; an existing file is never overwritten."""
+    text = resources.files("fisher_agent").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{output} exists already; it is not overwritten") from error
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error}") from error
+
+
+def _files(config: Config) -> tuple[list[str], Frontend]:
+    """Mistakes that show only on this box: the bundle, secrets, the state directory."""
+    problems = []
+    frontend = Frontend(app.find_bundle(config).frontend)
+    named: list[tuple[str, Any]] = [("mqtt", config.mqtt), ("influx", config.influx)]
+    named += [(f"sources[{n}]", source) for n, source in enumerate(config.sources)]
+    for where, section in named:
+        for key in type(section).model_fields if section is not None else ():
+            file = getattr(section, key)
+            if key.endswith("_file") and file is not None and not os.access(file, os.R_OK):
+                problems.append(f"{where}.{key}: {file} cannot be read by this user")
+    folder = next((p for p in (config.state_dir, *config.state_dir.parents) if p.exists()), Path("/"))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        problems.append(f"state_dir: {config.state_dir} cannot be written by this user ({folder} is not writable)")
+    return problems, frontend
+
+
+def _views(config: Config, frontend: Frontend) -> list[dict[str, Any]]:
+    return [
+        {"channel": f"{m.id}/{c.id}", "sees": _view(frontend, c.rate_hz)} for m in config.machines for c in m.channels
+    ]
+
+
+def _view(frontend: Frontend, rate_hz: float) -> str:
+    """`12800 Hz: 0-4000 Hz in 1 band, 4000-6400 Hz is not seen`."""
+    edges = frontend.band_edges_hz(rate_hz)
+    seen = f"{edges[0][0]:.0f}-{edges[-1][1]:.0f} Hz in {len(edges)} band{'s' if len(edges) > 1 else ''}"
+    unseen = frontend.unseen_hz(rate_hz)
+    return f"{rate_hz:g} Hz: {seen}" + (f", {unseen[0]:.0f}-{unseen[1]:.0f} Hz is not seen" if unseen else "")
+
+
+class _Ear:
+    """Collects what one source delivers."""
+
+    def __init__(self) -> None:
+        self.payloads: dict[str, list[bytes]] = defaultdict(list)
+        self.arrivals_s: dict[str, list[float]] = defaultdict(list)
+        self.frames: dict[tuple[str, str], list[Frame]] = defaultdict(list)
+        self.offset_ms: dict[tuple[str, str], float] = {}
+        self.problem = ""
+        self._bytes = 0
+
+    def tap(self, topic: str, payload: bytes) -> None:
+        """Called by the source for every message, before it is parsed."""
+        if len(self.payloads[topic]) < MAX_PAYLOADS and self._bytes < MAX_HEARD_BYTES:
+            self._bytes += len(payload)
+            self.payloads[topic].append(bytes(payload))
+            self.arrivals_s[topic].append(time.monotonic())
+
+    def take(self, frame: Frame) -> None:
+        """One parsed frame."""
+        key = (frame.machine, frame.channel)
+        if len(self.frames[key]) < MAX_PAYLOADS:
+            self.frames[key].append(frame)
+        end_ns = frame.t_ns + len(frame.samples) / frame.rate_hz * 1e9
+        self.offset_ms[key] = (end_ns - time.time_ns()) / 1e6
+
+
+async def _connect(config: Config, seconds: float, document: dict[str, Any]) -> None:
+    ears = {s.name: _Ear() for s in config.sources}
+    stats = Stats()
+    await asyncio.gather(
+        *(_listen(config, s, ears[s.name], stats, seconds) for s in config.sources),
+        _try_plant(config, document["links"]),
+        _try_influx(config, document["links"]),
+    )
+    for source in config.sources:
+        ear = ears[source.name]
+        document["links"].append(
+            {"link": f"sources.{source.name}", "url": source.url, "ok": not ear.problem, "error": ear.problem}
+        )
+    rejected = stats.by_key("rejected")
+    for view, (machine, channel) in zip(
+        document["channels"], [(m, c) for m in config.machines for c in m.channels], strict=True
+    ):
+        ear = ears[channel.source]
+        if ear.problem:
+            continue
+        findings = examine(_heard(machine.id, channel, config, ear, rejected))
+        view.update(_rounded(findings))
+        document["problems"] += [f"{view['channel']}: {guess}" for guess in findings.guesses]
+    document["problems"] += [f"{link['link']}: {link['error']}" for link in document["links"] if not link["ok"]]
+
+
+async def _listen(config: Config, wanted: SourceConfig, ear: _Ear, stats: Stats, seconds: float) -> None:
+    client_id = Names.of(config).client_id(f"check-{wanted.name}")
+    try:
+        source = open_source(wanted, config, client_id=client_id, stats=stats, tap=ear.tap)
+        async with asyncio.timeout(seconds + 15):
+            async with source:
+                try:
+                    async with asyncio.timeout(seconds):
+                        async for frames in source.frames():
+                            for frame in frames:
+                                ear.take(frame)
+                except TimeoutError:
+                    return
+    except (Unavailable, TimeoutError) as error:
+        ear.problem = str(error) or "no answer"
+
+
+async def _try_plant(config: Config, links: list[dict[str, Any]]) -> None:
+    if config.mqtt is None:
+        return
+    names = Names.of(config)
+    topic = f"{names.base}/check"
+    error = ""
+    try:
+        async with PlantLink(config.mqtt, client_id=names.client_id("check"), will=Message(topic, b"")) as link:
+            await link.publish(Message(topic, b"check", qos=1))
+    except FisherError as failure:
+        error = str(failure)
+    links.append({"link": "mqtt", "url": config.mqtt.url, "ok": not error, "error": error})
+
+
+async def _try_influx(config: Config, links: list[dict[str, Any]]) -> None:
+    if config.influx is None:
+        return
+    error = ""
+    try:
+        async with InfluxSink(config.influx):
+            pass
+    except FisherError as failure:
+        error = str(failure)
+    links.append({"link": "influx", "url": config.influx.url, "ok": not error, "error": error})
+
+
+def _heard(machine: str, channel: ChannelConfig, config: Config, ear: _Ear, rejected: Any) -> Heard:
+    topic = expand(channel.topic, machine, channel.id)
+    frames = ear.frames[machine, channel.id]
+    bound = channel.interleaved or sum(
+        c.source == channel.source and expand(c.topic, m.id, c.id) == topic for m in config.machines for c in m.channels
+    )
+    return Heard(
+        channel=channel,
+        bound=bound if channel.format != "json" else 1,
+        arrivals_s=ear.arrivals_s[topic],
+        payloads=ear.payloads[topic],
+        samples=np.concatenate([f.samples for f in frames]) if frames else np.zeros(0, np.float32),
+        lengths=[len(f.samples) for f in frames],
+        stated_rate_hz=frames[-1].rate_hz if frames and channel.stamped else 0.0,
+        clock_offset_ms=ear.offset_ms.get((machine, channel.id), 0.0),
+        rejected=sum(n for key, n in rejected.items() if key.startswith((f"{machine}/{channel.id}:", f"{topic}:"))),
+    )
+
+
+def _rounded(findings: Findings) -> dict[str, Any]:
+    return {
+        "messages": findings.messages,
+        "measured_rate_hz": round(findings.rate_hz, 1),
+        "rms": float(f"{findings.rms:.4g}"),
+        "peak": float(f"{findings.peak:.4g}"),
+        "dc": float(f"{findings.dc:.4g}"),
+        "clipped": round(findings.clipped, 4),
+        "clock_offset_ms": round(findings.clock_offset_ms, 1),
+        "guesses": list(findings.guesses),
+    }
+
+
+def _say(document: dict[str, Any], json_: bool) -> int:
+    if json_:
+        print(json.dumps(document))
+    else:
+        for line in _lines(document):
+            print(line)
+    return 2 if document["problems"] else 0
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    lines = []
+    for view in document["channels"]:
+        lines.append(f"{view['channel']}  {view['sees']}")
+        if "messages" in view:
+            lines.append(
+                f"    heard {view['messages']} messages, {view['measured_rate_hz']:g} samples/s, RMS {view['rms']:g}, "
+                f"peak {view['peak']:g}, DC {view['dc']:g}, clipped {view['clipped']:.1%}, "
+                f"clock {view['clock_offset_ms']:+.0f} ms"
+            )
+    lines += [f"{link['link']}  {link['url']}  {'ok' if link['ok'] else 'NOT REACHED'}" for link in document["links"]]
+    lines += [f"problem: {p}" for p in document["problems"]]
+    lines.append(f"{len(document['problems'])} problems" if document["problems"] else "no problems found")
+    return lines

@@ -1,0 +1,294 @@
+"""`fisher-agent`: parse, call, map errors to exit codes. No logic.
+
+Exit codes: 0 done; 1 failed while running; 2 configuration or usage; 3 unavailable; 130 interrupted.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fisher_agent import config as configuration
+from fisher_agent.console import Console
+from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.act(arguments) or 0
+    except FisherError as error:
+        for line in error.problems if isinstance(error, ConfigError) else (str(error),):
+            print(f"fisher-agent: {line}", file=sys.stderr)
+        if isinstance(error, ConfigError | BadFile):
+            return 2
+        return 3 if isinstance(error, Unavailable) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(
+        prog="fisher-agent", description="Embeds, scores and alarms on the sensor feeds of machines."
+    )
+    root.add_argument(
+        "--config", type=Path, default=None, help="default: $FISHER_CONFIG or /etc/fisher-agent/config.toml"
+    )
+    verbs = root.add_subparsers(required=True, metavar="COMMAND")
+
+    def verb(name: str, act: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        sub.set_defaults(act=act)
+        return sub
+
+    verb("run", _run, "run the daemon")
+    sub = verb("check", _check, "check the configuration; with --connect also what the sensors send")
+    sub.add_argument("--connect", action="store_true", help="connect to everything and listen to the sensors")
+    sub.add_argument("--seconds", type=_seconds, default=10.0, help="how long to listen (default 10)")
+    sub.add_argument("--json", action="store_true")
+    sub = verb("init", _init, "write a commented configuration")
+    sub.add_argument("--output", type=Path, default=None, help="default: standard output")
+    sub = verb("enroll", _enroll, "learn what normal running of a machine is, live or from recordings")
+    sub.add_argument("--machine", required=True)
+    sub.add_argument(
+        "--duration", type=_duration, default=None, help="such as 10m, 90s, 1h (default: enroll.duration_s)"
+    )
+    sub.add_argument("--from", dest="files", nargs="+", type=Path, default=None, metavar="FILE")
+    sub.add_argument("--mode", default="default", help="the operating mode that is learnt")
+    sub.add_argument("--fault", default=None, metavar="CLASS", help="learn this fault instead of normal running")
+    _recording_options(sub)
+    sub = verb("score", _score, "score recordings offline, through the same pipeline")
+    sub.add_argument("--machine", required=True)
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    _recording_options(sub)
+    sub = verb("replay", _replay, "publish recordings as a sensor would")
+    sub.add_argument("--machine", required=True)
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    sub.add_argument("--speed", type=float, default=1.0, help="times real time (default 1)")
+    sub.add_argument("--to", choices=["mqtt", "zmq"], required=True)
+    sub.add_argument("--prefix", required=True, help="put before every topic; the plant's own prefix is refused")
+    _recording_options(sub)
+    for name, act, text in (
+        ("machines", _machines, "the machines of the configuration and their banks"),
+        ("status", _status, "what the daemon is doing, and what is not as it should be"),
+        ("alarms", _alarms, "the alarms and their states"),
+        ("topics", _topics, "every topic and key that is published, with its type"),
+    ):
+        verb(name, act, text).add_argument("--json", action="store_true")
+    sub = verb("banks", _banks, "list the banks, or rebuild them for the present bundle and window")
+    sub.add_argument("action", nargs="?", choices=["list", "rebuild"], default="list")
+    sub.add_argument("--machine", default=None)
+    sub.add_argument("--json", action="store_true")
+    sub = verb("rollback", _rollback, "judge a machine by its previous bank")
+    sub.add_argument("--machine", required=True)
+    sub = verb("forget", _forget, "delete every bank of a machine")
+    sub.add_argument("--machine", required=True)
+    sub = verb("ack", _ack, "acknowledge an alarm")
+    sub.add_argument("--machine", required=True)
+    sub.add_argument("--alarm", default="anomaly")
+    sub.add_argument("--occurrence", type=int, required=True)
+    sub.add_argument("--by", default="")
+    sub.add_argument("--comment", default="")
+    sub = verb("demo", _demo, "the whole agent on one machine, with a fault that begins while you watch")
+    sub.add_argument("--once", action="store_true", help="end after the story")
+    sub.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    sub = verb("bench", _bench, "what this box can carry")
+    sub.add_argument("--json", action="store_true")
+    return root
+
+
+def _recording_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--rate", type=float, default=None, help="samples per second, for npy, csv and parquet")
+    sub.add_argument(
+        "--channel", action="append", default=[], metavar="ID=FILE[:COLUMN]", help="which column is which channel"
+    )
+    sub.add_argument("--json", action="store_true")
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text)
+    if not found or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 10m or 1h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[found[2]]
+
+
+def _seconds(text: str) -> float:
+    value = _duration(text)
+    if value > 3600:
+        raise argparse.ArgumentTypeError("at most an hour")
+    return value
+
+
+def _config(arguments: argparse.Namespace) -> configuration.Config:
+    return configuration.load(_path(arguments))
+
+
+def _path(arguments: argparse.Namespace) -> Path:
+    return arguments.config or configuration.default_path()
+
+
+def _show(arguments: argparse.Namespace, document: Any, lines: Callable[[Any], Sequence[str]]) -> None:
+    if arguments.json:
+        print(json.dumps(document))
+    else:
+        for line in lines(document):
+            print(line)
+
+
+# Imports stand inside these functions so that `--help` and a wrong option answer at once, without loading a runtime.
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from fisher_agent import app
+
+    app.run(_path(arguments))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from fisher_agent import check
+
+    return check.main(
+        _path(arguments), connect_s=arguments.seconds if arguments.connect else None, json_=arguments.json
+    )
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from fisher_agent import check
+
+    check.write_template(arguments.output)
+
+
+def _enroll(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    with Console(quiet=arguments.json) as console:
+        result = operate.enroll(
+            _config(arguments),
+            arguments.machine,
+            duration_s=arguments.duration,
+            files=arguments.files,
+            mode=arguments.mode,
+            fault=arguments.fault,
+            rate_hz=arguments.rate,
+            channels=arguments.channel,
+            progress=console.progress,
+        )
+    _show(arguments, {"bank": result["bank"], "report": result["report"]}, lambda _: result["lines"])
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    rows = operate.score(
+        _config(arguments),
+        arguments.machine,
+        arguments.files,
+        rate_hz=arguments.rate,
+        channels=arguments.channel,
+    )
+    _show(arguments, rows, operate.score_lines)
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    from fisher_agent import replaying
+
+    with Console(quiet=arguments.json) as console:
+        result = replaying.replay(
+            _config(arguments),
+            arguments.machine,
+            arguments.files,
+            to=arguments.to,
+            prefix=arguments.prefix,
+            speed=arguments.speed,
+            rate_hz=arguments.rate,
+            channels=arguments.channel,
+            progress=console.progress,
+        )
+    _show(arguments, result, lambda r: [f"{r['messages']} messages, {r['seconds']:.1f} s of signal"])
+
+
+def _machines(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    _show(arguments, operate.machines(_config(arguments)), operate.machine_lines)
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    _show(arguments, operate.status(_config(arguments)), operate.status_lines)
+
+
+def _alarms(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    _show(arguments, operate.alarms(_config(arguments)), operate.alarm_lines)
+
+
+def _topics(arguments: argparse.Namespace) -> None:
+    from fisher_agent import topics
+
+    _show(arguments, topics.every_topic(_config(arguments)), topics.lines)
+
+
+def _banks(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    config = _config(arguments)
+    if arguments.action == "rebuild":
+        with Console(quiet=arguments.json) as console:
+            rebuilt = operate.rebuild(config, arguments.machine, progress=console.progress)
+        _show(arguments, rebuilt, operate.rebuilt_lines)
+    else:
+        _show(arguments, operate.banks(config, arguments.machine), operate.bank_lines)
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    print(operate.rollback(_config(arguments), arguments.machine))
+
+
+def _forget(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    print(operate.forget(_config(arguments), arguments.machine))
+
+
+def _ack(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    print(
+        operate.ack(
+            _config(arguments),
+            arguments.machine,
+            arguments.alarm,
+            arguments.occurrence,
+            by=arguments.by,
+            comment=arguments.comment,
+        )
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from fisher_agent import demo
+
+    return demo.main(once=arguments.once, json_=arguments.json)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from fisher_agent import bench
+
+    bench.main(json_=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The command line's side of the control socket: ask the running daemon, or say that none runs."""
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from fisher_agent.config import Config
+from fisher_agent.control import socket_path
+from fisher_agent.errors import BadFile, ConfigError, FisherError, NotLearnt, Unavailable
+
+CONNECT_S = 5.0
+Progress = Callable[[int, int], None]
+
+
+def daemon_answers(config: Config) -> bool:
+    """Whether a daemon listens on this configuration's control socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_S)
+        try:
+            probe.connect(str(socket_path(config)))
+        except PermissionError as error:
+            raise Unavailable(
+                f"the daemon's control socket {socket_path(config)} may not be used by this user; "
+                "run as root or as a member of its group"
+            ) from error
+        except OSError:
+            return False
+    return True
+
+
+def ask(config: Config, verb: str, *, progress: Progress | None = None, **arguments: Any) -> Any:
+    """Send one request and wait for its result; raises the error that the daemon reports."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        try:
+            channel.connect(str(socket_path(config)))
+        except OSError as error:
+            raise Unavailable(f"no daemon answers on {socket_path(config)}: {error}") from error
+        channel.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        with channel.makefile("rb") as lines:
+            for line in lines:
+                answer = json.loads(line)
+                if "progress" in answer:
+                    if progress:
+                        progress(*answer["progress"])
+                elif answer["ok"]:
+                    return answer["result"]
+                else:
+                    raise _error(answer)
+    raise Unavailable("the daemon ended before it answered; see its journal")
+
+
+def _error(answer: dict[str, Any]) -> FisherError:
+    kinds: dict[int, type[FisherError]] = {1: NotLearnt, 2: ConfigError, 3: Unavailable}
+    return kinds.get(answer["exit"], BadFile)(answer["error"])

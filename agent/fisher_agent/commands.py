@@ -1,0 +1,118 @@
+"""Operator commands as they arrive over MQTT: which are obeyed, which refused, and the result's payload. Pure.
+
+HMIs publish retained, at QoS 0, numbers as strings and templates with empty fields (measured with FUXA and Node-RED),
+so what is not clearly meant is refused and nothing is guessed.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fisher_agent.errors import FisherError
+from fisher_agent.stages import Scalar
+
+MAX_AGE_MS = 60_000
+MAX_BYTES = 4096
+MAX_TEXT = 200
+NEEDS_OCCURRENCE = frozenset({"ack"})
+
+
+class RefusedCommand(FisherError):
+    """A command is not obeyed; `command` holds what could be read of it, so that the result can repeat it."""
+
+    def __init__(self, message: str, command: "Command | None" = None) -> None:
+        self.command = command
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `occurrence` is -1 where none is named."""
+
+    verb: str
+    machine: str
+    id: str = ""
+    alarm: str = "anomaly"
+    occurrence: int = -1
+    by: str = ""
+    comment: str = ""
+    ts_ms: int = 0
+
+    def result(self, error: str = "", *, now_ms: int) -> dict[str, Scalar]:
+        """The payload of `cmd/<verb>/result`."""
+        return {
+            "id": self.id,
+            "ok": int(not error),
+            "error": error,
+            "alarm": self.alarm,
+            "occurrence": self.occurrence,
+            "by": self.by,
+            "ts": now_ms,
+        }
+
+
+def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | None:
+    """Bytes -> Command; None for an empty payload (a deletion); RefusedCommand says why it is not obeyed."""
+    if not payload:
+        return None
+    bare = Command(verb, machine)
+    if len(payload) > MAX_BYTES:
+        raise RefusedCommand(f"{len(payload)} bytes; a command has at most {MAX_BYTES}", bare)
+    try:
+        document: Any = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise RefusedCommand("not JSON; send an object or an occurrence number", bare) from error
+    if not isinstance(document, dict):
+        document = {"occurrence": document}
+    command = Command(
+        verb,
+        machine,
+        id=_text(document.get("id"), "id", bare),
+        alarm=_text(document.get("alarm"), "alarm", bare) or "anomaly",
+        occurrence=_occurrence(document["occurrence"], bare) if document.get("occurrence") is not None else -1,
+        by=_text(document.get("by"), "by", bare),
+        comment=_text(document.get("comment"), "comment", bare),
+        ts_ms=_time_ms(document.get("ts"), bare),
+    )
+    if command.ts_ms and abs(now_ms - command.ts_ms) > MAX_AGE_MS:
+        raise RefusedCommand(f"its ts is {abs(now_ms - command.ts_ms) // 1000} s off; at most 60 s is obeyed", command)
+    if verb in NEEDS_OCCURRENCE and command.occurrence < 0:
+        raise RefusedCommand(f"{verb} names no occurrence; take it from the alarm object", command)
+    return command
+
+
+def _text(value: Any, key: str, command: Command) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int) or not _sayable(str(value)):
+        raise RefusedCommand(f"{key} must be printable text of at most {MAX_TEXT} characters", command)
+    return str(value)
+
+
+def _sayable(text: str) -> bool:
+    """Whether it can be published again: JSON may hold half a surrogate pair, which UTF-8 cannot."""
+    return len(text) <= MAX_TEXT and (text.isprintable() or not text)
+
+
+def _occurrence(value: Any, command: Command) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise RefusedCommand(f"occurrence {value!r} is not a whole number", command)
+    return value
+
+
+def _time_ms(value: Any, command: Command) -> int:
+    if value in (None, "", 0):
+        return 0
+    if isinstance(value, str) and not value.isdigit():
+        try:
+            stamp = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise RefusedCommand(f"ts {value!r} is neither milliseconds nor an ISO time", command) from error
+        return int((stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() * 1000)
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RefusedCommand(f"ts {value!r} is neither milliseconds nor an ISO time", command) from error

@@ -1,0 +1,248 @@
+"""Embeddings of a machine's channels become a verdict: fused, named, explained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fisher_agent.bank import Bank, ChannelBank
+from fisher_agent.calibrate import Doubles, p_value
+from fisher_agent.codes import Quality
+from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.diagnosis import Diagnosis
+from fisher_agent.errors import BankMismatch
+from fisher_agent.gate import is_running
+from fisher_agent.indicators import Level, level, measure, octave_edges, third_octave_levels
+from fisher_agent.nearest import Index
+from fisher_agent.stages import ChannelReading, Embedding, Floats, Moment, Peak, Verdict, Window
+from fisher_models.frontend import Frontend
+
+STALE_PERIODS = 3
+SPREAD_FLOOR_DB = 1.0  # a line that never moved during the enrolment is not stranger for moving by a tenth of a dB
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """One channel's window beside the bank; what a snapshot channel keeps until it is stale."""
+
+    end_ns: int
+    reading: ChannelReading
+    excess: float  # ratio beyond the typical one of the enrolment
+    vector: Floats  # (n_bands * d,)
+
+
+class Judge:
+    """Judges one machine by one bank (None: not enrolled). Remembers only the last snapshot of snapshot channels.
+
+    Pure in event time: the same moments in the same order give the same verdicts.
+    """
+
+    def __init__(self, machine: MachineConfig, window: WindowConfig, bank: Bank | None, *, frontend: Frontend) -> None:
+        self.machine = machine
+        self.window = window
+        self.bank = bank
+        self._frontend = frontend
+        channels = bank.channels if bank else ()
+        self._channels = {c.channel: c for c in channels}
+        self._indices = {c.channel: Index(c.vectors, n_bands=c.n_bands, centre=c.centre) for c in channels}
+        self._reference_rms = {c.channel: c.median_rms for c in channels}
+        self._diagnosis = Diagnosis(bank, self._indices) if bank else None
+        self._held: dict[str, _Compared] = {}
+
+    def gain(self, channel: str) -> float:
+        """What samples of an enrolled channel are multiplied by before the model sees them."""
+        return self._channels[channel].gain
+
+    def wants(self, moment: Moment) -> list[Window]:
+        """The windows that must be embedded to judge this moment; none of a machine that is stopped or not enrolled."""
+        levels = self._levels(moment)
+        if self.bank is None or not self._runs(levels):
+            return []
+        return [
+            w
+            for w in moment.windows
+            if w.channel in self._channels and w.channel in levels and levels[w.channel].usable
+        ]
+
+    def judge(self, moment: Moment, embeddings: Mapping[str, Embedding]) -> Verdict:
+        """Judge a moment, given the embeddings by channel of what `wants` named. BankMismatch where they do not fit."""
+        levels = self._levels(moment)
+        running = self._runs(levels)
+        plain = {w.channel: self._plain_reading(w, levels[w.channel]) for w in moment.windows if w.channel in levels}
+        if self.bank is None:
+            return self._unscored(
+                moment, plain, running=running, enrolled=False, quality=Quality.BAD, note="not enrolled"
+            )
+        if not running:
+            dead = not any(now.usable for now in levels.values())
+            return self._unscored(
+                moment,
+                plain,
+                running=False,
+                enrolled=True,
+                quality=Quality.BAD if dead else Quality.GOOD,
+                note="every channel is flat or invalid" if dead else "the machine is not running",
+            )
+        compared = self._compare(moment, plain, embeddings)
+        missing = [c for c in self._channels if c not in compared]
+        note = f"nothing to compare of {', '.join(missing)}" if missing else ""
+        if not compared:
+            return self._unscored(moment, plain, running=True, enrolled=True, quality=Quality.BAD, note=note)
+        return self._fuse(moment, plain, compared, self.bank, note=note)
+
+    def _levels(self, moment: Moment) -> dict[str, Level]:
+        """Levels of the machine's channels; one that has just left the configuration is not looked at any more."""
+        known = {c.id for c in self.machine.channels}
+        return {w.channel: level(w.samples) for w in moment.windows if w.channel in known}
+
+    def _runs(self, levels: Mapping[str, Level]) -> bool:
+        return is_running(self.machine, levels, reference_rms=self._reference_rms)
+
+    def _unscored(
+        self,
+        moment: Moment,
+        readings: Mapping[str, ChannelReading],
+        *,
+        running: bool,
+        enrolled: bool,
+        quality: Quality,
+        note: str,
+    ) -> Verdict:
+        return Verdict(
+            machine=moment.machine,
+            t_ns=moment.end_ns,
+            score=0.0,
+            p_value=1.0,
+            mode=None,
+            running=running,
+            enrolled=enrolled,
+            fault=None,
+            fault_confidence=0.0,
+            quality=quality,
+            readings=self._in_order(readings),
+            bank=self.bank.version if self.bank else "",
+            note=note,
+        )
+
+    def _compare(
+        self, moment: Moment, plain: Mapping[str, ChannelReading], embeddings: Mapping[str, Embedding]
+    ) -> dict[str, _Compared]:
+        """This moment's channels beside the bank, with the snapshots that still hold."""
+        compared: dict[str, _Compared] = {}
+        for window in moment.windows:
+            if window.snapshot:
+                self._held.pop(window.channel, None)
+            if window.channel in embeddings:
+                one = self._beside_bank(window, plain[window.channel], embeddings[window.channel])
+                compared[window.channel] = one
+                if window.snapshot:
+                    self._held[window.channel] = one
+        for channel, held in list(self._held.items()):
+            if moment.end_ns - held.end_ns > snapshot_hold_ns(self.machine.channel(channel)):
+                del self._held[channel]
+            else:
+                compared[channel] = held
+        return compared
+
+    def _beside_bank(self, window: Window, plain: ChannelReading, embedding: Embedding) -> _Compared:
+        bank = self._channels[window.channel]
+        if embedding.bands.shape[0] != bank.n_bands or embedding.bands.size != bank.vectors.shape[1]:
+            raise BankMismatch(
+                f"channel {window.channel} of machine {window.machine} gave an embedding of {embedding.bands.shape}, "
+                f"its bank holds {bank.n_bands} bands of {bank.vectors.shape[1] // bank.n_bands}; "
+                "run `fisher-agent banks rebuild`"
+            )
+        vector = embedding.bands.reshape(-1)
+        position, distance, parts = self._indices[window.channel].nearest(vector[None])
+        ratio = float(distance[0]) / bank.limit
+        shares = _normalised(np.maximum(parts[0] - bank.share_median, 0))
+        peak = self._peak(window, bank, int(position[0]), shares) if ratio >= 1 else None
+        reading = replace(plain, distance=float(distance[0]), ratio=ratio, bands=tuple(shares.tolist()), peak_band=peak)
+        return _Compared(window.end_ns, reading, max(0.0, ratio - bank.typical / bank.limit), vector)
+
+    def _peak(self, window: Window, bank: ChannelBank, position: int, shares: Doubles) -> Peak | None:
+        """The third octave that moved most against the nearest enrolled window, in units of its usual spread.
+
+        It is weighted by the share of the model's band that it lies in, so that what is named is what was scored.
+        """
+        levels = third_octave_levels(window.samples, window.rate_hz, centres_hz=bank.octave_hz, floor=bank.octave_floor)
+        change = np.nan_to_num(levels - bank.octave_db[position]).astype(np.float64)
+        weight = np.zeros(len(change))
+        for share, (low, high) in zip(shares, self._frontend.band_edges_hz(window.rate_hz), strict=True):
+            weight[(bank.octave_hz >= low) & (bank.octave_hz < high)] = share
+        strength = weight * np.abs(change) / np.maximum(bank.octave_spread_db, SPREAD_FLOOR_DB)
+        if not strength.any():
+            return None
+        k = int(strength.argmax())
+        return Peak(*octave_edges(float(bank.octave_hz[k])), change_db=float(change[k]))
+
+    def _fuse(
+        self,
+        moment: Moment,
+        plain: Mapping[str, ChannelReading],
+        compared: Mapping[str, _Compared],
+        bank: Bank,
+        *,
+        note: str,
+    ) -> Verdict:
+        score = max(c.reading.ratio for c in compared.values()) / bank.limit
+        excess = _normalised(np.asarray([c.excess for c in compared.values()]))
+        readings = dict(plain) | {
+            channel: replace(c.reading, contribution=float(part))
+            for (channel, c), part in zip(compared.items(), excess, strict=True)
+        }
+        named = None
+        if score >= 1 and self._diagnosis is not None:
+            named = self._diagnosis.name(
+                {channel: c.vector for channel, c in compared.items()},
+                ratios={channel: c.reading.ratio for channel, c in compared.items()},
+            )
+        return Verdict(
+            machine=moment.machine,
+            t_ns=moment.end_ns,
+            score=score,
+            p_value=p_value(score, bank.calibration),
+            mode=bank.mode,
+            running=True,
+            enrolled=True,
+            fault=named.fault if named else None,
+            fault_confidence=named.confidence if named else 0.0,
+            quality=Quality.GOOD if len(compared) == len(self._channels) else Quality.PARTIAL,
+            readings=self._in_order(readings),
+            faults=named.votes if named else {},
+            bank=bank.version,
+            note=note,
+        )
+
+    def _plain_reading(self, window: Window, now: Level) -> ChannelReading:
+        config = self.machine.channel(window.channel)
+        seen = measure(window.samples, window.rate_hz, kind=config.kind, unit=config.unit)
+        return ChannelReading(
+            channel=window.channel,
+            distance=-1.0,
+            ratio=-1.0,
+            contribution=0.0,
+            rms=seen.rms,
+            peak=seen.peak,
+            crest=seen.crest,
+            kurtosis=seen.kurtosis,
+            velocity_rms_mm_s=seen.velocity_rms_mm_s,
+            flat=now.flat,
+            clipped=seen.clipped,
+            bands=(),
+            band_edges_hz=self._frontend.band_edges_hz(window.rate_hz),
+            peak_band=None,
+        )
+
+    def _in_order(self, readings: Mapping[str, ChannelReading]) -> tuple[ChannelReading, ...]:
+        return tuple(readings[c.id] for c in self.machine.channels if c.id in readings)
+
+
+def snapshot_hold_ns(channel: ChannelConfig) -> int:
+    """For how long, in event time, the last snapshot of a channel stays part of the verdicts."""
+    return round(STALE_PERIODS * (channel.period_s or 0) * 1e9)
+
+
+def _normalised(parts: Doubles) -> Doubles:
+    total = float(parts.sum())
+    return parts / total if total > 0 else np.zeros_like(parts)

@@ -1,0 +1,29 @@
+"""Whether a machine runs, judged by the level of its most telling channels."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fisher_agent.config import MachineConfig
+from fisher_agent.indicators import Level
+
+TELLING_KINDS = (frozenset({"current", "voltage"}), frozenset({"vibration"}))
+"""Electrical quantities tell best: sound and vibration also come from the neighbours. All other kinds come last."""
+
+
+def is_running(machine: MachineConfig, levels: Mapping[str, Level], *, reference_rms: Mapping[str, float]) -> bool:
+    """Whether the median of RMS / reference over the most telling kind present reaches `running_ratio`.
+
+    A flat or invalid channel does not speak, for a dead sensor is no stopped machine; where none speaks, it does not
+    run. A channel under its configured `running_rms` overrules all. Without references only `running_rms` is asked.
+    """
+    speaking = [c for c in machine.channels if c.id in levels and levels[c.id].usable]
+    if not speaking or any(levels[c.id].rms < c.running_rms for c in speaking):
+        return False
+    known = [c for c in speaking if reference_rms.get(c.id, 0.0) > 0]
+    for kinds in TELLING_KINDS:
+        if telling := [c for c in known if c.kind in kinds]:
+            known = telling
+            break
+    ratios = [levels[c.id].rms / reference_rms[c.id] for c in known]
+    return not ratios or float(np.median(ratios)) >= machine.running_ratio

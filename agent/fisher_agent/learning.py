@@ -1,0 +1,250 @@
+"""Windows of steady running become a bank: embedded a batch at a time, then calibrated against one another."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fisher_agent import calibrate
+from fisher_agent.bank import Bank, ChannelBank
+from fisher_agent.calibrate import Doubles, Spans
+from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.detect import snapshot_hold_ns
+from fisher_agent.errors import NotLearnt
+from fisher_agent.indicators import third_octave_levels, third_octaves
+from fisher_agent.learnt import ChannelReport, Report
+from fisher_agent.nearest import Index
+from fisher_agent.pipeline import Pipeline
+from fisher_agent.stages import Embedder, Floats, Window
+from fisher_agent.survey import Survey, moments, span
+from fisher_agent.waveforms import Recording
+from fisher_models.bundle import Bundle
+from fisher_models.frontend import Frontend
+
+BATCH_WINDOWS = 32  # in memory at a time, and the step of the progress bar
+GOOD_INDEPENDENT = 30  # below it the report says that p-values are coarse and limits wide
+OCTAVE_FLOOR = 1e-8  # of the mean square: 80 dB down there is nothing to explain
+MAD_TO_SIGMA = 1.4826
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What every kind of enrolment needs: of whom, cut how, embedded by what, under which name."""
+
+    machine: MachineConfig
+    window: WindowConfig
+    bundle: Bundle
+    frontend: Frontend
+    embedder: Embedder
+    version: str
+    created_ns: int
+    progress: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Octaves:
+    """How a channel's third-octave levels are taken."""
+
+    centres_hz: Doubles  # (k,)
+    floor: float  # unit²
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """One channel's usable windows of steady running, embedded."""
+
+    moment: NDArray[np.intp]  # (n,) position in the survey
+    spans: Spans  # (n, 2)
+    vectors: Floats  # (n, n_bands * d)
+    octave_db: Floats  # (n, k)
+    n_bands: int
+
+
+def embed(
+    recording: Recording, survey: Survey, setup: Setup, *, gains: Mapping[str, float], octaves: Mapping[str, Octaves]
+) -> dict[str, Embedded]:
+    """Cut the recording again and embed what the survey found usable; channels without any are left out."""
+    pipeline = Pipeline(frontend=setup.frontend, embedder=setup.embedder)
+    total = sum(len(survey.usable(c.id)) for c in setup.machine.channels)
+    rows: dict[str, list[tuple[int, tuple[int, int], Floats, Floats]]] = {c.id: [] for c in setup.machine.channels}
+    done = 0
+    for batch in _batches(recording, survey, setup):
+        embeddings = pipeline.embed([w for _, w in batch], gains=[gains[w.channel] for _, w in batch])
+        for (position, w), embedding in zip(batch, embeddings, strict=True):
+            taken = octaves[w.channel]
+            levels = third_octave_levels(w.samples, w.rate_hz, centres_hz=taken.centres_hz, floor=taken.floor)
+            rows[w.channel].append((position, span(w), embedding.bands, levels))
+        done += len(batch)
+        if setup.progress is not None:
+            setup.progress(done, total)
+    return {
+        channel: Embedded(
+            moment=np.asarray([position for position, *_ in kept], dtype=np.intp),
+            spans=np.asarray([when for _, when, *_ in kept], dtype=np.int64),
+            vectors=np.stack([bands.reshape(-1) for _, _, bands, _ in kept]).astype(np.float32),
+            octave_db=np.stack([levels for *_, levels in kept]),
+            n_bands=len(kept[0][2]),
+        )
+        for channel, kept in rows.items()
+        if kept
+    }
+
+
+def _batches(recording: Recording, survey: Survey, setup: Setup) -> Iterator[list[tuple[int, Window]]]:
+    batch: list[tuple[int, Window]] = []
+    for position, moment in enumerate(moments(recording, setup.machine, setup.window)):
+        if survey.steady[position]:
+            batch += [(position, w) for w in moment.windows if survey.seen[position][w.channel].usable]
+        if len(batch) >= BATCH_WINDOWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def normal_bank(
+    recording: Recording,
+    survey: Survey,
+    setup: Setup,
+    *,
+    rms: Mapping[str, float],
+    gains: Mapping[str, float],
+    mode: str,
+) -> tuple[Bank, Report]:
+    """The bank of normal running from a survey that was not refused."""
+    machine = setup.machine
+    octaves = {c.id: _octaves(survey, c.id, rms=rms[c.id]) for c in machine.channels}
+    embedded = embed(recording, survey, setup, gains=gains, octaves=octaves)
+    steady = np.flatnonzero(survey.steady)
+    spans = survey.spans(steady)
+    blocks = calibrate.blocks(spans)
+    block_spans = calibrate.block_spans(spans, blocks)
+
+    channels: list[ChannelBank] = []
+    reports: list[ChannelReport] = []
+    ratios: list[Doubles] = []
+    for config in machine.channels:
+        e, octave = embedded[config.id], octaves[config.id]
+        distances, shares = _left_out(
+            e, blocks[np.searchsorted(steady, e.moment)], block_spans, where=f"{machine.id}/{config.id}"
+        )
+        limit = calibrate.limit(distances, n_independent=len(calibrate.independent(e.spans)))
+        channel = ChannelBank(
+            channel=config.id,
+            rate_hz=config.rate_hz,
+            scale=config.scale,
+            unit=config.unit,
+            snapshot=config.snapshot,
+            gain=gains[config.id],
+            median_rms=rms[config.id],
+            n_bands=e.n_bands,
+            limit=limit,
+            typical=float(np.median(distances)),
+            vectors=e.vectors,
+            end_ns=survey.ends_ns[e.moment],
+            share_median=np.median(shares, axis=0),
+            octave_hz=octave.centres_hz,
+            octave_db=e.octave_db,
+            octave_spread_db=_spread(e.octave_db),
+            octave_floor=octave.floor,
+        )
+        channels.append(channel)
+        reports.append(channel_report(config, survey, channel, distances))
+        ratios.append(_by_moment(config, survey, e, distances / limit)[steady])
+
+    fused = np.nanmax(ratios, axis=0)  # a steady moment has a usable window, or it would not have run
+    apart = calibrate.independent(spans)
+    # Never under 1, so that an alarm always has a channel that is beyond its own limit.
+    limit = max(1.0, calibrate.limit(fused, n_independent=len(apart)))
+    bank = Bank(
+        machine=machine.id,
+        version=setup.version,
+        created_ns=setup.created_ns,
+        mode=mode,
+        bundle_digest=setup.bundle.digest,
+        bundle_name=setup.bundle.name,
+        precision=setup.embedder.precision,
+        length_s=setup.window.length_s,
+        hop_s=setup.window.hop_s,
+        channels=tuple(channels),
+        limit=limit,
+        calibration=np.sort(fused[apart] / limit),
+    )
+    report = Report(
+        machine=machine.id,
+        version=setup.version,
+        mode=mode,
+        fault="",
+        heard_s=recording.duration_s,
+        moments=len(steady),
+        dropped_moments=len(survey.steady) - len(steady),
+        independent=len(apart),
+        limit=limit,
+        channels=tuple(reports),
+        too_little=tuple(_too_little(len(apart), reports, setup.window)),
+    )
+    return bank, report
+
+
+def channel_report(config: ChannelConfig, survey: Survey, bank: ChannelBank, distances: Doubles) -> ChannelReport:
+    """What was learnt of one channel, given the distances (n,) of its windows."""
+    return ChannelReport(
+        channel=config.id,
+        unit=config.unit,
+        windows=len(distances),
+        flat=sum(not w.usable for w in survey.of_steady(config.id)),
+        rms=survey.rms(config.id),
+        gain=bank.gain,
+        median_distance=float(np.median(distances)),
+        p95_distance=float(np.quantile(distances, 0.95)),
+        limit=bank.limit,
+    )
+
+
+def _octaves(survey: Survey, channel: str, *, rms: float) -> Octaves:
+    """The third octaves that the channel's shortest window resolves."""
+    usable = survey.usable(channel)
+    shortest_s = min(w.span[1] - w.span[0] for w in usable) / 1e9
+    return Octaves(third_octaves(usable[0].rate_hz, shortest_s), OCTAVE_FLOOR * rms**2)
+
+
+def _spread(octave_db: Floats) -> Doubles:
+    deviation = np.abs(octave_db - np.median(octave_db, axis=0))
+    return np.asarray(MAD_TO_SIGMA * np.median(deviation, axis=0), dtype=np.float64)
+
+
+def _left_out(e: Embedded, blocks: NDArray[np.intp], block_spans: Spans, *, where: str) -> tuple[Doubles, Doubles]:
+    """Distance (n,) and its shares (n, n_bands) of every window to the nearest that does not touch its block."""
+    index = Index(e.vectors, n_bands=e.n_bands)
+    distances, shares = np.empty(len(e.vectors)), np.empty((len(e.vectors), e.n_bands))
+    for block in np.unique(blocks):
+        touching = calibrate.touches(e.spans, block_spans[block])
+        if touching.all():
+            raise NotLearnt(f"the windows of {where} lie too close together to tell normal variation; enrol for longer")
+        mine = blocks == block
+        _, distances[mine], shares[mine] = index.nearest(e.vectors[mine], left_out=touching)
+    return distances, shares
+
+
+def _by_moment(config: ChannelConfig, survey: Survey, e: Embedded, ratios: Doubles) -> Doubles:
+    """Ratios (n,) of a channel's windows -> (m,) over all moments, NaN where it has none; snapshots hold as in life."""
+    out = np.full(len(survey.ends_ns), np.nan)
+    out[e.moment] = ratios
+    if config.snapshot:
+        out = calibrate.held(out, survey.ends_ns, stale_ns=snapshot_hold_ns(config))
+    return out
+
+
+def _too_little(independent: int, channels: list[ChannelReport], window: WindowConfig) -> Iterator[str]:
+    if independent < GOOD_INDEPENDENT:
+        yield (
+            f"only {independent} windows do not overlap, so p-values cannot go under {1 / (1 + independent):.2g} and "
+            f"limits are wide; {GOOD_INDEPENDENT * window.length_s:g} s of steady running would be better"
+        )
+    most = max(c.windows for c in channels)
+    for c in channels:
+        if c.windows < GOOD_INDEPENDENT <= most:
+            yield f"{c.channel} gave only {c.windows} windows"
+        if c.flat:
+            yield f"{c.flat} windows of {c.channel} were flat or held values that are no numbers; they were left out"

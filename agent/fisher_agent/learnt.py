@@ -1,0 +1,62 @@
+"""The report of an enrolment: what was learnt, what was left out, what was too little."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelReport:
+    """One channel. Distances are cosine distances: left-out ones of normal running, or of a fault to normal."""
+
+    channel: str
+    unit: str
+    windows: int
+    flat: int  # windows left out because all samples were equal or some were no numbers
+    rms: float
+    gain: float
+    median_distance: float
+    p95_distance: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One enrolment; `too_little` holds whole sentences."""
+
+    machine: str
+    version: str
+    mode: str
+    fault: str  # "" for normal running
+    heard_s: float
+    moments: int  # grid times learnt from
+    dropped_moments: int  # of starts, stops and standing still
+    independent: int  # moments that do not overlap
+    limit: float  # of the largest channel ratio
+    channels: tuple[ChannelReport, ...]
+    too_little: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """As a person reads it."""
+        return list(self._lines())
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON carries it."""
+        return asdict(self)
+
+    def _lines(self) -> Iterator[str]:
+        what = f"fault {self.fault}" if self.fault else f"normal running, mode {self.mode}"
+        yield f"{self.machine}: {what}, bank {self.version}"
+        yield (
+            f"  {self.heard_s:.0f} s heard, {self.moments} moments learnt ({self.independent} without overlap), "
+            f"{self.dropped_moments} dropped at start-up, shut-down and standstill"
+        )
+        for c in self.channels:
+            left_out = f", {c.flat} left out" if c.flat else ""
+            rms = f"{c.rms:.3g} {c.unit}".strip()
+            yield (
+                f"  {c.channel}: {c.windows} windows{left_out}, RMS {rms}, distance {c.median_distance:.2g} (median) "
+                f"{c.p95_distance:.2g} (95 %), limit {c.limit:.2g}"
+            )
+        for sentence in self.too_little:
+            yield f"  note: {sentence}"

@@ -1,0 +1,210 @@
+"""What is written when a machine was judged or an alarm changed: rows in the state store, topics on the board.
+
+The order is the promise: a transition and its outbox rows are one transaction, and `level` is shown after it. While
+the disk takes nothing (full, read-only), entries wait in memory, bounded and counted, and alarms are shown anyway.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+
+from fisher_agent.alarms import Alarm, Transition, alarm_object
+from fisher_agent.board import Board
+from fisher_agent.codes import UNKNOWN_FAULT, UNKNOWN_FAULT_CODE, Level
+from fisher_agent.errors import Unavailable
+from fisher_agent.live import LiveMachine
+from fisher_agent.report import (
+    Names,
+    alarm_messages,
+    alarm_point,
+    as_json,
+    fault_table,
+    state_object,
+    verdict_points,
+)
+from fisher_agent.stages import Message, Point, Verdict
+from fisher_agent.stats import Stats
+from fisher_agent.store import Score, Store
+
+MAX_UNSAVED = 20_000  # entries that wait for a disk; beyond it points are dropped, oldest first, and counted
+InStore = Callable[..., Awaitable[Any]]
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What judged: stands in every state and alarm object."""
+
+    bundle: str
+    digest: str
+    weights: str
+    backend: str
+    precision: str
+    device: str
+    note: str = ""  # a declared degradation, such as a GPU that cannot be used
+
+
+class Ledger:
+    """Turns verdicts and transitions into rows and topics."""
+
+    def __init__(
+        self, names: Names, store: Store, in_store: InStore, *, board: Board, model: Model, stats: Stats
+    ) -> None:
+        self.names = names
+        self.problem = ""  # why the disk takes nothing; "" while it does
+        self._store = store
+        self._in_store = in_store
+        self._board = board
+        self._model = model
+        self._stats = stats
+        self._codes: dict[str, dict[str, int]] = {}
+        self._points: list[Point] = []
+        self._scores: list[Score] = []
+        self._unsaved: deque[tuple[partial[None], int]] = deque()
+
+    async def load(self, machine: str) -> None:
+        """Read the table of fault codes and show it."""
+        self._codes[machine] = dict(await self._in_store(self._store.fault_table, machine))
+        self._board.show(self.names.machine(machine, "faults"), fault_table(self._codes[machine]))
+
+    async def verdict(self, live: LiveMachine, verdict: Verdict, *, latency_ms: float, mono_s: float) -> None:
+        """One verdict: its points, its state, and whatever transition it caused. Call `flush` after a batch."""
+        code = await self._fault_code(verdict.machine, verdict.fault)
+        transitions = live.judged(verdict, fault_code=code)
+        level = live.level(mono_s=mono_s)
+        self._points += verdict_points(
+            self.names,
+            verdict,
+            level=level,
+            fault_code=code,
+            latency_ms=latency_ms,
+            statuses=live.statuses,
+            inputs=live.inputs(),
+        )
+        if transitions:
+            await self.transitions(live, transitions)
+        state = state_object(verdict, level=level, fault_code=code, model=self._model.digest)
+        self._board.show(self.names.machine(verdict.machine, "state"), as_json(state))
+        if verdict.scored:
+            self._scores.append(
+                Score(
+                    verdict.machine,
+                    verdict.t_ns,
+                    verdict.score,
+                    verdict.p_value,
+                    int(level),
+                    code,
+                    verdict.quality.code,
+                )
+            )
+            score = f"{verdict.score:.6g}".encode()
+            self._board.say(Message(self.names.machine(verdict.machine, "score"), score, qos=0))
+        self.show_level(live, level)
+
+    def show_level(self, live: LiveMachine, level: Level) -> None:
+        """Show the level and the word of each channel."""
+        machine = live.config.id
+        self._board.show(self.names.machine(machine, "level"), int(level))
+        for channel, status in live.statuses.items():
+            self._board.show(self.names.machine(machine, "channel", channel, "status"), str(status))
+
+    async def transitions(self, live: LiveMachine, transitions: Sequence[Transition]) -> None:
+        """Alarms that changed: state, journal and outbox in one transaction, then the board."""
+        points, self._points = self._points, []
+        messages: list[Message] = []
+        for transition in transitions:
+            alarm = self._object(live, transition.alarm)
+            points.append(alarm_point(self.names, alarm))
+            messages += alarm_messages(self.names, alarm)
+            log.info(
+                "alarm",
+                machine=alarm["machine"],
+                alarm=alarm["alarm"],
+                state=alarm["state"],
+                occurrence=alarm["occurrence"],
+                text=alarm["text"],
+            )
+        alarms = [t.alarm for t in transitions]
+        job = partial(
+            self._store.commit_alarms, live.config.id, alarms, live.alarms.occurrence, points=points, messages=messages
+        )
+        saved = await self._save(job, len(points))
+        for message in messages:
+            if message.retain and saved:
+                self._board.adopt(message)
+            elif message.retain:
+                self._board.show(message.topic, message.payload)
+
+    def show_alarms(self, live: LiveMachine) -> None:
+        """Put every alarm of a machine on the board as it stands: after a start, before anything was judged."""
+        for alarm in live.alarms.alarms:
+            for message in alarm_messages(self.names, self._object(live, alarm)):
+                if message.retain:
+                    self._board.show(message.topic, message.payload)
+
+    async def points(self, points: Sequence[Point]) -> None:
+        """Add points that belong to no verdict."""
+        self._points += points
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Put the points of the batch into the outbox."""
+        points, self._points = self._points, []
+        scores, self._scores = self._scores, []
+        if points:
+            await self._save(partial(self._store.add_points, points), len(points))
+        if scores:
+            await self._save(partial(self._store.add_scores, scores), 0)
+
+    async def retry(self) -> None:
+        """Try what the disk did not take, oldest first."""
+        while self._unsaved:
+            job, _ = self._unsaved[0]
+            try:
+                await self._in_store(job)
+            except Unavailable as error:
+                self.problem = str(error)
+                return
+            self._unsaved.popleft()
+        self.problem = ""
+
+    async def _save(self, job: partial[None], points: int) -> bool:
+        if not self._unsaved:
+            try:
+                await self._in_store(job)
+            except Unavailable as error:
+                log.error("state_not_written", error=str(error))
+                self.problem = str(error)
+            else:
+                return True
+        self._unsaved.append((job, points))
+        while len(self._unsaved) > MAX_UNSAVED:
+            _, lost = self._unsaved.popleft()
+            self._stats.count("points_lost_without_disk", lost)
+        return False
+
+    def _object(self, live: LiveMachine, alarm: Alarm) -> dict[str, Any]:
+        verdict = live.verdict
+        return alarm_object(
+            alarm,
+            site=self.names.site,
+            edge=self.names.edge,
+            backend=self._model.backend,
+            bank=verdict.bank if verdict else "",
+            model=self._model.digest,
+        )
+
+    async def _fault_code(self, machine: str, fault: str | None) -> int:
+        if fault is None:
+            return 0
+        if fault == UNKNOWN_FAULT:
+            return UNKNOWN_FAULT_CODE
+        codes = self._codes.setdefault(machine, {})
+        if fault not in codes:
+            codes[fault] = await self._in_store(self._store.fault_code, machine, fault)
+            self._board.show(self.names.machine(machine, "faults"), fault_table(codes))
+        return codes[fault]

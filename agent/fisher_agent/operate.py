@@ -1,0 +1,330 @@
+"""What the operator's commands do: through the daemon where one runs, in this process where none does."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from fisher_agent import app, client
+from fisher_agent.alarms import Alarm, MachineAlarms, alarm_object
+from fisher_agent.banks import BankLibrary, list_banks
+from fisher_agent.config import Config, MachineConfig
+from fisher_agent.control import record_files
+from fisher_agent.errors import ConfigError, NotLearnt, Unavailable
+from fisher_agent.files import parse_channels, read_many
+from fisher_agent.gather import Gatherer
+from fisher_agent.report import Names, alarm_messages, alarm_point
+from fisher_agent.sources import open_source
+from fisher_agent.stages import Verdict
+from fisher_agent.stats import Stats
+from fisher_agent.store import Store
+from fisher_agent.waveforms import Recording
+
+Progress = Callable[[int, int], None]
+FIRST_FRAME_S = 15.0
+
+
+@contextmanager
+def _store(config: Config) -> Iterator[Store]:
+    store = app.open_store(config)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def _library(config: Config) -> Iterator[BankLibrary]:
+    """The banks for writing: the lock keeps a second process out."""
+    with _store(config):
+        yield app.library(config)
+
+
+def enroll(
+    config: Config,
+    machine_id: str,
+    *,
+    duration_s: float | None,
+    files: Sequence[Path] | None,
+    mode: str,
+    fault: str | None,
+    rate_hz: float | None,
+    channels: Sequence[str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Learn normal running, or a fault; returns `{"bank", "lines", "report"}`."""
+    machine = config.machine(machine_id)
+    seconds = duration_s or config.enroll.duration_s
+    request = {
+        "machine": machine_id,
+        "duration_s": seconds,
+        "files": [str(f.resolve()) for f in files] if files else None,
+        "mode": mode,
+        "fault": fault,
+        "rate": rate_hz,
+        "channels": parse_channels(channels) if channels else None,
+    }
+    if client.daemon_answers(config):
+        result: dict[str, Any] = client.ask(config, "enroll", progress=progress, **request)
+        return result
+    with _library(config) as library:
+        if files:
+            recording = record_files(request, machine, config)
+        else:
+            recording = asyncio.run(_listen(config, machine, seconds, progress))
+        bank, report = library.learn(machine, recording, fault=fault, mode=mode, progress=progress)
+    return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
+
+
+async def _listen(config: Config, machine: MachineConfig, seconds: float, progress: Progress) -> Recording:
+    """Record a machine's channels from its sources until there is enough of every one of them."""
+    recording = Recording()
+    enough = asyncio.Event()
+    stats = Stats()
+    wanted = {c.source for c in machine.channels}
+    names = Names.of(config)
+
+    async def read(name: str) -> None:
+        source_config = next(s for s in config.sources if s.name == name)
+        source = open_source(source_config, config, client_id=names.client_id(f"enroll-{name}"), stats=stats)
+        async with source:
+            async for frames in source.frames():
+                for frame in frames:
+                    if frame.machine == machine.id:
+                        recording.add(frame)
+                if recording.duration_s >= seconds:
+                    enough.set()
+
+    readers = [asyncio.create_task(read(name), name=f"enroll {name}") for name in sorted(wanted)]
+    started_s = time.monotonic()
+    try:
+        while not enough.is_set():
+            for reader in readers:
+                if reader.done() and reader.exception():
+                    raise reader.exception() or Unavailable("a source ended")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(enough.wait(), 1.0)
+            progress(int(min(recording.duration_s, seconds)), int(seconds))
+            if recording.duration_s == 0 and time.monotonic() - started_s > FIRST_FRAME_S:
+                raise Unavailable(
+                    f"nothing is heard of {machine.id} in {FIRST_FRAME_S:.0f} s ({stats.total('rejected')} messages "
+                    "did not parse); try `fisher-agent check --connect`"
+                )
+    finally:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+    return recording
+
+
+def score(
+    config: Config, machine_id: str, files: Sequence[Path], *, rate_hz: float | None, channels: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Score recordings against the active bank; one row per verdict. The daemon may go on meanwhile."""
+    machine = config.machine(machine_id)
+    engine = app.open_engine(config)
+    library = BankLibrary(config, app.bank_files(config), engine)
+    bank, problem = library.load(machine)
+    if bank is None:
+        raise NotLearnt(
+            problem or f"{machine_id} is not enrolled; run `fisher-agent enroll --machine {machine_id}` first"
+        )
+    pipeline = engine.pipeline(Stats())
+    pipeline.judges[machine.id] = library.judge(machine, bank)
+    gatherer = Gatherer(machine, config.window)
+    frames = read_many(
+        files, machine=machine, rate_hz=rate_hz, channel_map=parse_channels(channels), window=config.window
+    )
+    rows = []
+    for frame in frames:
+        rows += [_row(v) for v in pipeline.process(gatherer.push(frame))]
+    rows += [_row(v) for v in pipeline.process(gatherer.flush())]
+    engine.embedder.close()
+    return rows
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    top = verdict.top if verdict.scored else None
+    return {
+        "t": verdict.t_ns / 1e9,
+        "score": verdict.score if verdict.scored else None,
+        "p_value": verdict.p_value if verdict.scored else None,
+        "running": verdict.running,
+        "quality": str(verdict.quality),
+        "fault": verdict.fault or "",
+        "top_channel": top.channel if top else "",
+        "top_band_hz": [top.peak_band.hz_low, top.peak_band.hz_high] if top and top.peak_band else [],
+        "distances": {r.channel: r.distance for r in verdict.readings},
+        "note": verdict.note,
+    }
+
+
+def score_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A table, and what it comes to."""
+    scores = [r["score"] for r in rows if r["score"] is not None]
+    lines = [
+        f"{r['t']:.3f}  {'-' if r['score'] is None else format(r['score'], '.3f'):>8}  {r['quality']:7}  "
+        f"{r['top_channel']} {r['fault']} {r['note']}".rstrip()
+        for r in rows
+    ]
+    over = sum(s >= 1 for s in scores)
+    return [*lines, f"{len(rows)} windows, {len(scores)} scored, {over} at or over the limit (1.0)"]
+
+
+def machines(config: Config) -> list[dict[str, Any]]:
+    """Each machine with its channels and its active bank."""
+    files = app.bank_files(config)
+    return [
+        {"machine": m.id, "channels": [c.id for c in m.channels], "bank": files.active(m.id) or ""}
+        for m in config.machines
+    ]
+
+
+def machine_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line per machine."""
+    return [f"{r['machine']}  {', '.join(r['channels'])}  {r['bank'] or 'not enrolled'}" for r in rows]
+
+
+def status(config: Config) -> dict[str, Any]:
+    """What the daemon says of itself; Unavailable where none runs."""
+    if not client.daemon_answers(config):
+        raise Unavailable(f"no daemon runs on {config.state_dir}; start it with `fisher-agent run` or systemctl")
+    answer: dict[str, Any] = client.ask(config, "status")
+    return answer
+
+
+def status_lines(document: dict[str, Any]) -> list[str]:
+    """The state of the agent, of every machine, and everything that is not as it should be."""
+    facts = (
+        f"pid {document['pid']}, up {document['uptime_s']} s",
+        f"{document['backend']} {document['precision']}",
+        f"{document['windows']} windows ({document['windows_per_s']:.2f}/s), p95 {document['p95_ms']:.0f} ms",
+        f"dropped {document['dropped']}, late {document['late']}, rejected {document['rejected']}",
+        f"outbox {document['outbox_bytes']} bytes, RSS {document['rss_bytes'] / 1e6:.0f} MB",
+    )
+    lines = [f"{document['status']}  {', '.join(facts)}"]
+    if document["weights"] == "untrained":
+        lines.append(f"model {document['model']}: weights are UNTRAINED; scores show change, they are not diagnoses")
+    for name, m in document["machines"].items():
+        score = "-" if m["score"] is None else f"{m['score']:.2f}"
+        state = "not enrolled" if not m["enrolled"] else ("running" if m["running"] else "not running")
+        channels = ", ".join(f"{c} {s}" for c, s in m["channels"].items())
+        lines.append(f"{name}  {m['level']}  score {score}  {state}  ({channels})")
+    return lines + [f"degraded: {name}: {why}" for name, why in document["degraded"].items()]
+
+
+def alarms(config: Config) -> list[dict[str, Any]]:
+    """Every alarm that was ever raised, as it stands."""
+    if client.daemon_answers(config):
+        answer: list[dict[str, Any]] = client.ask(config, "alarms")
+        return answer
+    with _store(config) as store:
+        found = [a for m in config.machines for a in store.load_alarms(m.id)[0]]
+    return [
+        {"machine": a.machine, "alarm": a.alarm, "state": a.state.name, "occurrence": a.occurrence, "text": a.text}
+        for a in found
+        if a.occurrence
+    ]
+
+
+def alarm_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line per alarm."""
+    lines = [f"{r['machine']}/{r['alarm']}  {r['state']}  occurrence {r['occurrence']}  {r['text']}" for r in rows]
+    return lines or ["no alarm was ever raised"]
+
+
+def ack(config: Config, machine_id: str, alarm: str, occurrence: int, *, by: str, comment: str) -> str:
+    """Acknowledge one occurrence."""
+    if client.daemon_answers(config):
+        answer: str = client.ask(
+            config, "ack", machine=machine_id, alarm=alarm, occurrence=occurrence, by=by, comment=comment
+        )
+        return answer
+    machine = config.machine(machine_id)
+    names = Names.of(config)
+    with _store(config) as store:
+        kept, last = store.load_alarms(machine_id)
+        lifecycle = MachineAlarms(machine_id, [c.id for c in machine.channels], machine.alarm, kept, last)
+        result = lifecycle.ack(alarm, occurrence, by=by, comment=comment, t_ns=time.time_ns())
+        if result.error:
+            raise ConfigError(result.error)
+        changed: list[Alarm] = [t.alarm for t in result.transitions]
+        objects = [alarm_object(a, site=names.site, edge=names.edge, backend="", bank="", model="") for a in changed]
+        if changed:
+            store.commit_alarms(
+                machine_id,
+                changed,
+                lifecycle.occurrence,
+                points=[alarm_point(names, o) for o in objects],
+                messages=[message for o in objects for message in alarm_messages(names, o)],
+            )
+    return f"{machine_id}/{alarm} occurrence {occurrence} is acknowledged"
+
+
+def banks(config: Config, machine_id: str | None) -> list[dict[str, Any]]:
+    """Every bank version with its manifest."""
+    if machine_id:
+        config.machine(machine_id)
+    return [b for b in list_banks(config, app.bank_files(config)) if machine_id in (None, b["machine"])]
+
+
+def bank_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line per bank."""
+    return [
+        f"{r['machine']}  {r['version']}{' (active)' if r['active'] else ''}  {r.get('created', '')}  "
+        f"{r.get('bundle', '')}  faults: {', '.join(r.get('faults', [])) or 'none'}  "
+        f"kept {r.get('waveform_bytes_kept', 0) / 1e6:.1f} MB"
+        for r in rows
+    ] or ["no banks yet; enrol a machine with `fisher-agent enroll --machine ID`"]
+
+
+def rebuild(config: Config, machine_id: str | None, *, progress: Progress) -> list[dict[str, Any]]:
+    """Re-embed the kept waveforms of one machine, or of all that are enrolled."""
+    chosen = [config.machine(machine_id)] if machine_id else list(config.machines)
+    if client.daemon_answers(config):
+        return [
+            {"machine": m.id, **client.ask(config, "rebuild", progress=progress, machine=m.id)}
+            for m in chosen
+            if machine_id or _enrolled(config, m.id)
+        ]
+    with _library(config) as library:
+        rows = []
+        for machine in chosen:
+            if machine_id or _enrolled(config, machine.id):
+                bank, report = library.rebuild(machine, progress=progress)
+                rows.append({"machine": machine.id, "bank": bank.version, "lines": report.lines()})
+    return rows
+
+
+def _enrolled(config: Config, machine_id: str) -> bool:
+    return app.bank_files(config).active(machine_id) is not None
+
+
+def rebuilt_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What each rebuilt bank looks like."""
+    return [line for r in rows for line in (f"{r['machine']} is judged by {r['bank']} now", *r["lines"])] or [
+        "no machine is enrolled; nothing to rebuild"
+    ]
+
+
+def rollback(config: Config, machine_id: str) -> str:
+    """Go back to the previous bank."""
+    config.machine(machine_id)
+    if client.daemon_answers(config):
+        answer: str = client.ask(config, "rollback", machine=machine_id)
+        return answer
+    with _store(config):
+        return f"{machine_id} is judged by bank {app.bank_files(config).rollback(machine_id)}"
+
+
+def forget(config: Config, machine_id: str) -> str:
+    """Delete every bank of a machine."""
+    config.machine(machine_id)
+    if client.daemon_answers(config):
+        answer: str = client.ask(config, "forget", machine=machine_id)
+        return answer
+    with _store(config):
+        app.bank_files(config).forget(machine_id)
+    return f"every bank of {machine_id} is deleted; it is not judged until it is enrolled again"

@@ -1,0 +1,511 @@
+"""The daemon's tasks: sources in, one compute thread, the store, sinks out; the retry loop, liveness, the shutdown.
+
+The event loop never computes and never touches a disk: the model runs in one niced thread, SQLite in another.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+
+from fisher_agent import RELEASED_NS
+from fisher_agent.alarms import MachineAlarms
+from fisher_agent.bankfiles import BankFiles
+from fisher_agent.banks import BankLibrary, Engine
+from fisher_agent.board import Board
+from fisher_agent.codes import Level
+from fisher_agent.config import Config, MachineConfig, SourceConfig
+from fisher_agent.errors import Unavailable
+from fisher_agent.ledger import Ledger, Model
+from fisher_agent.live import LiveMachine
+from fisher_agent.outbox import Backlog
+from fisher_agent.pipeline import Pipeline
+from fisher_agent.report import Names, as_json
+from fisher_agent.retry import Backoff
+from fisher_agent.service import Systemd, rss_bytes
+from fisher_agent.sinks.influx import InfluxSink
+from fisher_agent.sinks.mqtt import PlantLink
+from fisher_agent.stages import Frame, Message, Moment, Point, Scalar, Source
+from fisher_agent.stats import Stats
+from fisher_agent.store import Store
+from fisher_agent.waveforms import Recording
+
+T = TypeVar("T")
+MB = 1_000_000
+DRAIN_S = 8.0  # of the 10 s that a stop may take; the rest is for closing
+BATCH_WINDOWS = 64
+BATCH_POINTS = 2000
+BATCH_MESSAGES = 50
+TICK_S = 1.0
+REPUBLISH_S = 60.0
+REPORT_S = 10.0
+STALLED_S = 20.0  # a backlog that does not shrink for this long: stop feeding the watchdog
+FIRST_TRY_S = 12.0  # READY waits this long for the first connections to have been attempted
+COMPUTE_NICE = 5
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the composition root hands over; nothing here has connected yet."""
+
+    config: Config
+    store: Store
+    stats: Stats
+    banks: BankFiles
+    open_engine: Callable[[], Engine]  # called in the compute thread: loads the model and proves it
+    open_source: Callable[[SourceConfig, Config], Source]
+    open_influx: Callable[[], InfluxSink] | None
+    open_plant: Callable[[str, Message], PlantLink] | None  # (role, will)
+    obey: Callable[["Agent", PlantLink], Awaitable[None]]  # reads commands from the broker until the link is lost
+    services: Sequence[Callable[["Agent"], Coroutine[Any, Any, None]]] = ()  # run beside it: the control socket
+
+
+@dataclass(slots=True)
+class _Link:
+    """A connection that the retry loop keeps up."""
+
+    name: str
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    problem: str = "not tried yet"
+
+
+class Agent:
+    """Everything that runs. `run` returns when `stop` was called and all that could be saved is saved."""
+
+    def __init__(self, parts: Parts, *, systemd: Systemd | None = None) -> None:
+        self.parts = parts
+        self.config = parts.config
+        self.stats = parts.stats
+        self.store = parts.store
+        self.names = Names.of(parts.config)
+        self.board = Board()
+        self.backlog = Backlog(round(parts.config.backlog.max_mb * MB))
+        self.machines: dict[str, LiveMachine] = {}
+        self.recordings: dict[str, list[Recording]] = {}
+        self.sources: dict[str, Source] = {}
+        self.bank_problems: dict[str, str] = {}
+        self.started_s = time.monotonic()
+        self.ready = asyncio.Event()
+        self._systemd = systemd or Systemd()
+        self._compute = ThreadPoolExecutor(1, "compute", initializer=partial(_nice, COMPUTE_NICE))
+        self._in_store_pool = ThreadPoolExecutor(1, "store")
+        self._links: dict[str, _Link] = {}
+        self._stop = asyncio.Event()
+        self._drained = asyncio.Event()  # no more verdicts will come
+        self._work = asyncio.Event()
+        self._news = {"influx": asyncio.Event(), "mqtt": asyncio.Event()}
+        self._queued_at: dict[tuple[str, int], float] = {}
+        self._latency_ms: deque[float] = deque(maxlen=512)
+        self._computed_s = time.monotonic()
+        self._in_hand = 0  # windows in the compute thread
+
+    # -- used by the control socket and by commands -------------------------------------------------------------
+
+    async def in_compute(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run in the compute thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._compute, partial(function, *args, **kwargs))
+
+    async def in_store(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run in the store thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._in_store_pool, partial(function, *args, **kwargs))
+
+    def stop(self) -> None:
+        """Ask for a clean end; returns at once."""
+        self._stop.set()
+
+    @property
+    def compute(self) -> ThreadPoolExecutor:
+        """The compute thread, for work that must take turns with live windows (enrolment)."""
+        return self._compute
+
+    async def use_bank(self, machine: str) -> None:
+        """Load the machine's active bank and judge by it from the next window on."""
+        bank, problem = await self.in_store(self.library.load, self.config.machine(machine))
+        judge = self.library.judge(self.config.machine(machine), bank)
+        await self.in_compute(self.pipeline.judges.__setitem__, machine, judge)
+        self.bank_problems.pop(machine, None)
+        if problem:
+            self.bank_problems[machine] = problem
+            log.error("bank_unusable", machine=machine, problem=problem)
+
+    def degradations(self) -> dict[str, str]:
+        """Everything that is not as it should be, in words; empty means `online`."""
+        found = {f"link {link.name}": link.problem for link in self._links.values() if link.problem}
+        found |= {f"bank {m}": p for m, p in self.bank_problems.items()}
+        if self.ledger.problem:
+            found["state"] = self.ledger.problem
+        if self.engine.model.note:
+            found["backend"] = self.engine.model.note
+        if _clock_unset():
+            found["clock-unset"] = "the box's clock is before this release was built; points are held"
+        found |= {f"store {n}": note for n, note in enumerate(self.store.notes)}
+        return found
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Open, work, drain, close."""
+        try:
+            await self._open()
+            async with asyncio.TaskGroup() as group:
+                await self._work_until_stopped(group)
+        finally:
+            self._compute.shutdown(wait=False, cancel_futures=True)
+            self._in_store_pool.shutdown(wait=True)
+
+    async def _open(self) -> None:
+        self.engine = await self.in_compute(self.parts.open_engine)
+        self.library = BankLibrary(self.config, self.parts.banks, self.engine)
+        model = self.engine.model
+        self.pipeline: Pipeline = self.engine.pipeline(self.stats)
+        self.ledger = Ledger(self.names, self.store, self.in_store, board=self.board, model=model, stats=self.stats)
+        log.info("model", **_plain(model))
+        if model.weights == "untrained":
+            log.warning("weights_untrained", bundle=model.bundle, meaning="scores show change, they are not diagnoses")
+        for machine in self.config.machines:
+            await self.add_machine(machine)
+
+    async def add_machine(self, machine: MachineConfig) -> None:
+        """Begin to watch a machine: its alarms as they were left, its active bank."""
+        alarms, occurrence = await self.in_store(self.store.load_alarms, machine.id)
+        lifecycle = MachineAlarms(machine.id, [c.id for c in machine.channels], machine.alarm, alarms, occurrence)
+        live = self.machines[machine.id] = LiveMachine(machine, self.config, lifecycle, mono_s=time.monotonic())
+        await self.use_bank(machine.id)
+        await self.ledger.load(machine.id)
+        if transitions := lifecycle.retire(time.time_ns()):
+            await self.ledger.transitions(live, transitions)
+        self.ledger.show_alarms(live)
+        self.ledger.show_level(live, Level.UNKNOWN)
+
+    def remove_machine(self, machine_id: str) -> None:
+        """Stop watching a machine; its bank and its alarms stay in the store."""
+        del self.machines[machine_id]
+        self.pipeline.judges.pop(machine_id, None)
+        self.bank_problems.pop(machine_id, None)
+        self.board.remove(self.names.machine(machine_id) + "/")
+
+    async def _work_until_stopped(self, group: asyncio.TaskGroup) -> None:
+        start = group.create_task
+        self._source_tasks = {
+            s.name: start(self._keep(f"source {s.name}", partial(self.parts.open_source, s), self._read), name=s.name)
+            for s in self.config.sources
+        }
+        compute = start(self._compute_loop(), name="compute")
+        ticker = start(self._tick_loop(), name="ticker")
+        services = [start(service(self)) for service in self.parts.services]
+        sinks = []
+        if self.parts.open_influx is not None:
+            sinks.append(start(self._keep("influx", self._open_influx, self._write_points), name="influx"))
+        if self.parts.open_plant is not None:
+            sinks.append(start(self._keep("plant", self._open_publisher, self._publish), name="plant"))
+            services.append(start(self._keep("commands", self._open_commands, self._obey), name="commands"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_TRY_S):
+                for link in list(self._links.values()):
+                    await link.tried.wait()
+        self.ready.set()
+        self._systemd.tell("READY=1", f"STATUS=watching {len(self.machines)} machines")
+        log.info("ready", machines=len(self.machines), degraded=self.degradations() or None)
+        await self._stop.wait()
+
+        self._systemd.tell("STOPPING=1")
+        deadline = time.monotonic() + DRAIN_S
+        for task in self._source_tasks.values():
+            task.cancel()
+        for machine in self.machines.values():
+            self._queue(machine.gatherer.flush())
+        self._drained.set()
+        self._work.set()
+        await _finish([compute], deadline=deadline)
+        for news in self._news.values():
+            news.set()
+        await self._say_goodbye()
+        await _finish(sinks, deadline=deadline)
+        for task in [ticker, *services]:
+            task.cancel()
+        self._check_conservation()
+
+    async def _say_goodbye(self) -> None:
+        for machine in self.machines:
+            self.board.show(self.names.machine(machine, "level"), int(Level.UNKNOWN))
+        self.board.show(f"{self.names.base}/alive", 0)
+        self.board.show(f"{self.names.base}/status", "stopped")
+        await self.ledger.flush()
+        await self.ledger.retry()
+
+    def _check_conservation(self) -> None:
+        made = sum(m.gatherer.made_windows for m in self.machines.values())
+        late = sum(m.gatherer.late_windows for m in self.machines.values())
+        waiting = self.backlog.waiting + self._in_hand + sum(m.gatherer.waiting_windows for m in self.machines.values())
+        account = {
+            "made": made,
+            "embedded": self.stats.total("windows_embedded"),
+            "skipped": self.stats.total("windows_skipped"),
+            "dropped": self.backlog.dropped + late,
+            "waiting": waiting,
+        }
+        balanced = made == account["embedded"] + account["skipped"] + account["dropped"] + account["waiting"]
+        (log.info if balanced else log.error)("windows_account", balanced=balanced, **account)
+
+    # -- the one retry loop ---------------------------------------------------------------------------------------
+
+    async def _keep(
+        self,
+        name: str,
+        opener: Callable[[Config], AbstractAsyncContextManager[T]],
+        use: Callable[[T], Awaitable[None]],
+    ) -> None:
+        """Open, use, and when it raises Unavailable wait and open again. Ends when `use` returns."""
+        link = self._links[name] = _Link(name)
+        backoff = Backoff()
+        while True:
+            opened_s = time.monotonic()
+            try:
+                async with opener(self.config) as thing:
+                    if link.problem:
+                        log.info("connected", link=name)
+                    link.problem = ""
+                    link.tried.set()
+                    opened_s = time.monotonic()
+                    await use(thing)
+                    return
+            except Unavailable as error:
+                if link.problem != str(error):
+                    log.warning("unavailable", link=name, error=str(error))
+                link.problem = str(error)
+                link.tried.set()
+                if self._drained.is_set():
+                    return
+                delay = backoff.after(time.monotonic() - opened_s, told_s=error.retry_after_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._drained.wait()
+
+    # -- in ---------------------------------------------------------------------------------------------------------
+
+    async def _read(self, source: Source) -> None:
+        self.sources[source.name] = source
+        try:
+            async for frames in source.frames():
+                self.take(frames)
+        finally:
+            self.sources.pop(source.name, None)
+
+    def take(self, frames: Sequence[Frame]) -> None:
+        """Cut frames into windows and queue what is complete."""
+        mono_s, utc_ns = time.monotonic(), time.time_ns()
+        for frame in frames:
+            machine = self.machines.get(frame.machine)
+            if machine is None:
+                continue  # it left the configuration a moment ago
+            for recording in self.recordings.get(frame.machine, ()):
+                recording.add(frame)
+            self._queue(machine.frame(frame, mono_s=mono_s, utc_ns=utc_ns))
+
+    def _queue(self, moments: Sequence[Moment]) -> None:
+        for moment in moments:
+            if dropped := self.backlog.put(moment):
+                self.stats.count("windows_dropped", dropped)
+            self._queued_at[moment.machine, moment.end_ns] = time.monotonic()
+        if moments:
+            self._work.set()
+
+    async def _compute_loop(self) -> None:
+        while True:
+            moments = self.backlog.take(BATCH_WINDOWS)
+            if not moments:
+                self._computed_s = time.monotonic()
+                self._queued_at.clear()
+                if self._drained.is_set():
+                    return
+                await self._work.wait()
+                self._work.clear()
+                continue
+            self._in_hand = sum(len(m.windows) for m in moments)
+            verdicts = await self.in_compute(self.pipeline.process, moments)
+            self._in_hand = 0
+            now_s = self._computed_s = time.monotonic()
+            for verdict in verdicts:
+                machine = self.machines.get(verdict.machine)
+                if machine is None:
+                    continue
+                queued_s = self._queued_at.pop((verdict.machine, verdict.t_ns), now_s)
+                latency_ms = (now_s - queued_s) * 1e3
+                self._latency_ms.append(latency_ms)
+                await self.ledger.verdict(machine, verdict, latency_ms=latency_ms, mono_s=now_s)
+            await self.ledger.flush()
+            self.announce()
+
+    def announce(self) -> None:
+        """Wake the sinks."""
+        for news in self._news.values():
+            news.set()
+
+    # -- out --------------------------------------------------------------------------------------------------------
+
+    def _open_influx(self, _config: Config) -> InfluxSink:
+        assert self.parts.open_influx is not None
+        return self.parts.open_influx()
+
+    async def _write_points(self, sink: InfluxSink) -> None:
+        while True:
+            rows = [] if _clock_unset() else await self.in_store(lambda: self.store.peek("influx", BATCH_POINTS))
+            if not rows:
+                if self._drained.is_set():
+                    return
+                await self._wait_for_news("influx")
+                continue
+            rejected = await sink.write([line for _, line in rows])
+            bad = set(rejected.positions)
+            await self.in_store(self.store.done, [row for n, (row, _) in enumerate(rows) if n not in bad])
+            if bad:
+                log.warning("points_rejected", count=len(bad), reason=rejected.reason)
+                await self.in_store(self.store.quarantine, [rows[n][0] for n in sorted(bad)], rejected.reason)
+
+    @asynccontextmanager
+    async def _open_publisher(self, _config: Config) -> AsyncIterator[PlantLink]:
+        assert self.parts.open_plant is not None
+        will = Message(f"{self.names.base}/status", b"offline", qos=1, retain=True)
+        async with self.parts.open_plant("publisher", will) as link:
+            yield link
+
+    async def _publish(self, link: PlantLink) -> None:
+        self.board.show(f"{self.names.base}/status", self._status_word())
+        self.board.renew()
+        while True:
+            # Alarms first: `level` must come after the alarm object it belongs to.
+            while waiting := await self.in_store(lambda: self.store.peek("mqtt", BATCH_MESSAGES)):
+                for row, message in waiting:
+                    await link.publish(message)
+                    await self.in_store(self.store.done, [row])
+            shown = self.board.take()
+            for n, message in enumerate(shown):
+                try:
+                    await link.publish(message)
+                except Unavailable:
+                    self.board.put_back(shown[n:])
+                    raise
+            if self._drained.is_set() and not shown:
+                return
+            await self._wait_for_news("mqtt")
+
+    @asynccontextmanager
+    async def _open_commands(self, _config: Config) -> AsyncIterator[PlantLink]:
+        assert self.parts.open_plant is not None
+        will = Message(f"{self.names.base}/alive", b"0", qos=1, retain=True)
+        async with self.parts.open_plant("commands", will) as link:
+            yield link
+
+    async def _obey(self, link: PlantLink) -> None:
+        self.board.show(f"{self.names.base}/alive", 1)
+        self.announce()
+        try:
+            await self.parts.obey(self, link)
+        finally:
+            if not self._stop.is_set():
+                self.board.show(f"{self.names.base}/alive", 0)
+
+    async def _wait_for_news(self, queue: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await self._news[queue].wait()
+        self._news[queue].clear()
+
+    # -- liveness -----------------------------------------------------------------------------------------------------
+
+    async def _tick_loop(self) -> None:
+        republished_s = reported_s = time.monotonic()
+        last_s = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now_s, utc_ns = time.monotonic(), time.time_ns()
+            if now_s - last_s > 5 * TICK_S:  # the box was suspended: silence in between proves nothing
+                for machine in self.machines.values():
+                    machine.resume(mono_s=now_s)
+            last_s = now_s
+            for machine in self.machines.values():
+                if transitions := machine.tick(mono_s=now_s, utc_ns=utc_ns):
+                    await self.ledger.transitions(machine, transitions)
+                self._queue(machine.flush_if_silent())
+                self.ledger.show_level(machine, machine.level(mono_s=now_s))
+            if self.ledger.problem:
+                await self.ledger.retry()
+            self.board.show(f"{self.names.base}/status", self._status_word())
+            if now_s - reported_s >= REPORT_S:
+                reported_s = now_s
+                await self._report(utc_ns)
+            if now_s - republished_s >= REPUBLISH_S:
+                republished_s = now_s
+                self.board.renew()
+            self.announce()
+            if now_s - self._computed_s < STALLED_S or not self.backlog.waiting:
+                self._systemd.tell("WATCHDOG=1")
+
+    def _status_word(self) -> str:
+        if self._drained.is_set():
+            return "stopped"
+        return "degraded" if self.degradations() else "online"
+
+    async def _report(self, utc_ns: int) -> None:
+        health = self.health()
+        self.board.show(f"{self.names.base}/health", as_json(health))
+        keys = ("windows", "dropped", "rejected", "outbox_bytes", "queue", "fallback", "p95_ms", "rss_bytes")
+        fields = tuple((key, health[key]) for key in keys)
+        where = (("site", self.names.site), ("edge", self.names.edge))
+        await self.ledger.points([Point("fisher_agent", where, fields, utc_ns)])
+
+    def health(self) -> dict[str, Scalar]:
+        """The payload of `B/health`; its numbers are also the point `fisher_agent`."""
+        windows = self.stats.total("windows_embedded")
+        uptime_s = time.monotonic() - self.started_s
+        ordered = sorted(self._latency_ms)
+        return {
+            "ts": time.time_ns() // 1_000_000,
+            "uptime_s": round(uptime_s),
+            "backend": self.engine.model.backend,
+            "precision": self.engine.model.precision,
+            "model": self.engine.model.digest,
+            "weights": self.engine.model.weights,
+            "windows": windows,
+            "windows_per_s": windows / uptime_s,
+            "p95_ms": ordered[int(0.95 * (len(ordered) - 1))] if ordered else 0.0,
+            "queue": self.backlog.waiting,
+            "outbox_bytes": self.store.outbox_bytes,
+            "dropped": self.backlog.dropped + self.stats.total("source_dropped"),
+            "late": sum(m.gatherer.late_windows for m in self.machines.values()),
+            "rejected": self.stats.total("rejected"),
+            "fallback": int(bool(self.engine.model.note)),
+            "rss_bytes": rss_bytes(),
+        }
+
+
+def _plain(model: Model) -> dict[str, str]:
+    return {k: getattr(model, k) for k in Model.__slots__ if k != "note"} | ({"note": model.note} if model.note else {})
+
+
+def _nice(by: int) -> None:
+    """Lower the priority of the calling thread only (Linux: nice values are per thread)."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, by)
+
+
+def _clock_unset() -> bool:
+    return time.time_ns() < RELEASED_NS
+
+
+async def _finish(tasks: Sequence[asyncio.Task[None]], *, deadline: float) -> None:
+    """Wait for tasks until the deadline, then cancel them."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+        for task in late:
+            task.cancel()

@@ -1,0 +1,1 @@
+"""The sinks, found in a literal dict of lazy import paths in `app`."""

@@ -1,0 +1,167 @@
+"""One connection to the plant's broker, for publishing or for commands, over aiomqtt."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+import aiomqtt
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from fisher_agent.config import MqttConfig
+from fisher_agent.errors import ConfigError, Unavailable
+from fisher_agent.stages import Message
+
+CONNECT_TIMEOUT_S = 10.0
+PUBLISH_TIMEOUT_S = 10.0
+EXPIRY_S = 300  # of retained state on MQTT 5; state is sent again every minute
+MAX_QUEUED = 1000  # commands that wait; a flood beyond it is dropped by aiomqtt, newest first
+TAKEN_OVER = 0x8E  # MQTT 5, table 2-6
+TAKEN_OVER_RETRY_S = 300.0
+UNSUPPORTED_VERSION = {0x84, 1}  # MQTT 5 reason code; MQTT 3.1.1 return code
+
+
+class PlantLink:
+    """A connection with its Will. `async with` connects; a lost link raises Unavailable from every method."""
+
+    def __init__(self, config: MqttConfig, *, client_id: str, will: Message) -> None:
+        self._config = config
+        self._client_id = client_id
+        self._will = will
+        self._client: aiomqtt.Client | None = None
+        self._version5 = config.version != "3.1.1"
+        self._tls = _tls(config) if config.tls else None
+        self._password = _secret(config)
+
+    @property
+    def version5(self) -> bool:
+        """Whether the connection speaks MQTT 5 (else 3.1.1)."""
+        return self._version5
+
+    async def __aenter__(self) -> Self:
+        versions = {"5": [True], "3.1.1": [False], "auto": [True, False]}[self._config.version]
+        for n, version5 in enumerate(versions):
+            try:
+                await self._connect(version5=version5)
+            except aiomqtt.MqttError as error:
+                last = n == len(versions) - 1
+                if last or not _may_be_the_version(error):
+                    raise self._unavailable(error) from error
+            else:
+                break
+        return self
+
+    async def _connect(self, *, version5: bool) -> None:
+        config = self._config
+        client = aiomqtt.Client(
+            config.host,
+            config.port,
+            username=config.username,
+            password=self._password,
+            identifier=self._client_id,
+            protocol=aiomqtt.ProtocolVersion.V5 if version5 else aiomqtt.ProtocolVersion.V311,
+            will=aiomqtt.Will(self._will.topic, self._will.payload, self._will.qos, self._will.retain),
+            clean_session=None if version5 else True,
+            clean_start=True if version5 else MQTT_CLEAN_START_FIRST_ONLY,  # paho refuses any other value on 3.1.1
+            keepalive=config.keepalive_s,
+            timeout=CONNECT_TIMEOUT_S,
+            max_queued_incoming_messages=MAX_QUEUED,
+            max_queued_outgoing_messages=MAX_QUEUED,
+            tls_context=self._tls,
+        )
+        await client.__aenter__()
+        self._client, self._version5 = client, version5
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            # The link may already be gone; a broker that does not answer must not hold up the shutdown.
+            with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await client.__aexit__(None, None, None)
+
+    async def publish(self, message: Message) -> None:
+        """Send one message; with QoS 1 it returns when the broker has it."""
+        properties = None
+        if self._version5 and message.retain and message.topic != self._will.topic:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's is untyped
+            properties.MessageExpiryInterval = EXPIRY_S
+        try:
+            await self._connected().publish(
+                message.topic,
+                message.payload,
+                qos=message.qos,
+                retain=message.retain,
+                properties=properties,
+                timeout=PUBLISH_TIMEOUT_S,
+            )
+        except aiomqtt.MqttError as error:
+            raise self._unavailable(error) from error
+
+    async def subscribe(self, topic: str) -> None:
+        """Subscribe at QoS 1; on MQTT 5 without the retained past and without our own messages."""
+        options = SubscribeOptions(qos=1, noLocal=True, retainAsPublished=False, retainHandling=2)
+        try:
+            await self._connected().subscribe(topic, **({"options": options} if self._version5 else {"qos": 1}))
+        except aiomqtt.MqttError as error:
+            raise self._unavailable(error) from error
+
+    async def messages(self) -> AsyncIterator[aiomqtt.Message]:
+        """Yield what arrives; raises Unavailable when the link is lost."""
+        try:
+            async for message in self._connected().messages:
+                yield message
+        except aiomqtt.MqttError as error:
+            raise self._unavailable(error) from error
+
+    def _connected(self) -> aiomqtt.Client:
+        if self._client is None:
+            raise Unavailable(f"{self._config.url} is not connected")
+        return self._client
+
+    def _unavailable(self, error: aiomqtt.MqttError) -> Unavailable:
+        cause = error.__cause__ or error
+        if _reason(error) == TAKEN_OVER or _reason(cause) == TAKEN_OVER:
+            return Unavailable(
+                f"{self._config.url}: another client uses the id {self._client_id!r} and took this connection over; "
+                "give each agent its own `edge`",
+                retry_after_s=TAKEN_OVER_RETRY_S,
+            )
+        return Unavailable(f"{self._config.url}: {cause}")
+
+
+def _reason(error: BaseException) -> int | None:
+    code = getattr(error, "rc", None)
+    value = getattr(code, "value", code)
+    return value if isinstance(value, int) else None
+
+
+def _may_be_the_version(error: aiomqtt.MqttError) -> bool:
+    """A broker without MQTT 5 refuses the version, or just hangs up; one that is not there refuses the socket."""
+    return _reason(error) in UNSUPPORTED_VERSION or (_reason(error) is None and "refused" not in str(error))
+
+
+def _tls(config: MqttConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
+        if config.cert_file:
+            context.load_cert_chain(config.cert_file, config.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"mqtt: the TLS files cannot be used: {error}") from error
+    return context
+
+
+def _secret(config: MqttConfig) -> str | None:
+    if config.password_file is None:
+        return None
+    try:
+        return config.password_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"mqtt.password_file: {config.password_file} cannot be read: {error}") from error

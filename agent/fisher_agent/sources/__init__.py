@@ -1,0 +1,22 @@
+"""Where samples come from; `open_source` builds the one that the configuration names."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fisher_agent.config import Config, SourceConfig
+from fisher_agent.sources.mqtt import MqttFrames
+from fisher_agent.sources.zmq import ZmqFrames
+from fisher_agent.stats import Stats
+from fisher_agent.wire import decoder_for
+
+Tap = Callable[[str, bytes], Any]
+
+
+def open_source(
+    source: SourceConfig, config: Config, *, client_id: str, stats: Stats, tap: Tap | None = None
+) -> MqttFrames | ZmqFrames:
+    """The source for one `[[sources]]` entry, not yet connected; `tap` sees every topic and payload before decoding."""
+    decoder = decoder_for(config, source.name)
+    if source.type == "mqtt":
+        return MqttFrames(source, decoder, client_id=client_id, stats=stats, tap=tap)
+    return ZmqFrames(source, decoder, stats=stats, tap=tap)

@@ -1,0 +1,192 @@
+"""First look at a recording: the level of every window, which are of steady running, and whether that will do."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fisher_agent import calibrate
+from fisher_agent.bank import Bank
+from fisher_agent.calibrate import Spans
+from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.errors import NotLearnt
+from fisher_agent.gate import is_running
+from fisher_agent.gather import Gatherer
+from fisher_agent.indicators import Level, level
+from fisher_agent.stages import Moment, Window
+from fisher_agent.waveforms import Recording
+
+MIN_WINDOWS = 10
+MIN_INDEPENDENT = 5  # windows that do not overlap: fewer blocks to leave out say nothing about tomorrow
+FULL_RMS_QUANTILE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is kept of a window."""
+
+    span: tuple[int, int]
+    rate_hz: float
+    level: Level
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be embedded."""
+        return self.level.usable
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Every moment of a recording, by channel, and which of them are of steady running."""
+
+    ends_ns: NDArray[np.int64]  # (m,)
+    seen: tuple[Mapping[str, Seen], ...]  # (m,)
+    steady: NDArray[np.bool_]  # (m,)
+
+    def usable(self, channel: str) -> list[Seen]:
+        """The channel's windows of steady running."""
+        return [w for w in self.of_steady(channel) if w.usable]
+
+    def of_steady(self, channel: str) -> list[Seen]:
+        """The channel's windows of steady running, with those that are flat or invalid."""
+        return [one[channel] for one, kept in zip(self.seen, self.steady, strict=True) if kept and channel in one]
+
+    def rms(self, channel: str) -> float:
+        """Median RMS of the usable windows; 0 without any."""
+        return float(np.median([w.level.rms for w in self.usable(channel)] or [0.0]))
+
+    def spans(self, positions: NDArray[np.intp]) -> Spans:
+        """All the time (m, 2) that the windows of each of these moments cover."""
+        spans = [[w.span for w in self.seen[m].values()] for m in positions]
+        return np.asarray([(min(a for a, _ in one), max(b for _, b in one)) for one in spans], dtype=np.int64)
+
+
+def moments(recording: Recording, machine: MachineConfig, window: WindowConfig) -> Iterator[Moment]:
+    """Cut a recording as a live stream is cut; the same moments every time."""
+    gatherer = Gatherer(machine, window)
+    known = {c.id for c in machine.channels}
+    for frame in recording.frames(whole=[c.id for c in machine.channels if c.snapshot]):
+        if frame.channel in known:
+            yield from gatherer.push(frame)
+    yield from gatherer.flush()
+
+
+def look(
+    recording: Recording,
+    machine: MachineConfig,
+    window: WindowConfig,
+    *,
+    reference_rms: Mapping[str, float] | None = None,
+) -> Survey:
+    """Measure every window. Without references, full running is the 90 % quantile of each channel's RMS."""
+    ends: list[int] = []
+    seen: list[dict[str, Seen]] = []
+    for moment in moments(recording, machine, window):
+        ends.append(moment.end_ns)
+        seen.append({w.channel: Seen(span(w), w.rate_hz, level(w.samples)) for w in moment.windows})
+    if reference_rms is None:
+        heard = {
+            c.id: [one[c.id].level.rms for one in seen if c.id in one and one[c.id].usable] for c in machine.channels
+        }
+        reference_rms = {c: float(np.quantile(rms, FULL_RMS_QUANTILE)) for c, rms in heard.items() if rms}
+    levels = [{c: w.level for c, w in one.items()} for one in seen]
+    running = np.asarray([is_running(machine, one, reference_rms=reference_rms) for one in levels], dtype=np.bool_)
+    ends_ns = np.asarray(ends, dtype=np.int64)
+    return Survey(ends_ns, tuple(seen), steady(ends_ns, running, length_ns=round(window.length_s * 1e9)))
+
+
+def steady(ends_ns: NDArray[np.int64], running: NDArray[np.bool_], *, length_ns: int) -> NDArray[np.bool_]:
+    """Running moments (m,) that neither overlap nor adjoin one that does not run: starts and stops are not normal."""
+    stopped = np.sort(ends_ns[~running])
+    if not len(stopped):
+        return running
+    after = np.searchsorted(stopped, ends_ns)
+    to_next = stopped[np.minimum(after, len(stopped) - 1)] - ends_ns
+    to_last = ends_ns - stopped[np.maximum(after - 1, 0)]
+    near = ((to_next >= 0) & (to_next <= length_ns)) | ((to_last >= 0) & (to_last <= length_ns))
+    return np.asarray(running & ~near, dtype=np.bool_)
+
+
+def span(window: Window) -> tuple[int, int]:
+    """First and one past the last nanosecond of a window."""
+    return window.t_ns, window.t_ns + round(len(window.samples) * 1e9 / window.rate_hz)
+
+
+def refuse(
+    survey: Survey,
+    recording: Recording,
+    machine: MachineConfig,
+    window: WindowConfig,
+    *,
+    previous: Bank | None = None,
+) -> None:
+    """Raise NotLearnt unless there is enough of a running machine on every channel."""
+    for channel in machine.channels:
+        _refuse_silent(channel, survey, recording, machine, window)
+    _refuse_stopped(survey, machine, previous)
+    for channel in machine.channels:
+        usable = survey.usable(channel.id)
+        apart = len(calibrate.independent(np.asarray([s.span for s in usable], dtype=np.int64).reshape(-1, 2)))
+        if len(usable) < MIN_WINDOWS or apart < MIN_INDEPENDENT:
+            step_s = channel.period_s or window.hop_s
+            needed_s = max(MIN_WINDOWS * step_s, MIN_INDEPENDENT * window.length_s) + window.length_s
+            raise NotLearnt(
+                f"{machine.id}/{channel.id} gave {len(usable)} windows of steady running, {apart} without overlap; at "
+                f"least {MIN_WINDOWS} and {MIN_INDEPENDENT} are needed: enrol for {needed_s:g} s or more"
+            )
+
+
+def _refuse_silent(
+    channel: ChannelConfig, survey: Survey, recording: Recording, machine: MachineConfig, window: WindowConfig
+) -> None:
+    seen = [s[channel.id] for s in survey.seen if channel.id in s]
+    if not seen:
+        heard_s = recording.channel_s(channel.id)
+        what = (
+            "no data"
+            if heard_s == 0
+            else f"no whole window of {window.length_s:g} s ({heard_s:.1f} s of samples in all)"
+        )
+        raise NotLearnt(
+            f"{machine.id}/{channel.id} gave {what}; see that its sensor sends, or take it out of the machine"
+        )
+    if all(s.level.flat for s in seen):
+        raise NotLearnt(
+            f"{machine.id}/{channel.id} is flat: all samples of every window are equal; check the sensor and its wiring"
+        )
+    if not any(s.usable for s in seen):
+        raise NotLearnt(f"{machine.id}/{channel.id} gave samples that are no numbers; check its format and scale")
+    rms = float(np.median([s.level.rms for s in seen if s.usable]))
+    if rms < channel.running_rms:
+        raise NotLearnt(
+            f"{machine.id} does not run: the RMS of {channel.id} is {rms:.3g} {channel.unit}, under its running_rms of "
+            f"{channel.running_rms:g}; start the machine and enrol again"
+        )
+
+
+def _refuse_stopped(survey: Survey, machine: MachineConfig, previous: Bank | None) -> None:
+    if previous is not None:
+        same = {
+            c.channel: c.median_rms
+            for c in previous.channels
+            for now in machine.channels
+            if (c.channel, c.scale, c.unit) == (now.id, now.scale, now.unit)
+        }
+        levels = {
+            c.id: Level(rms=float(np.median(rms)), flat=False, valid=True)
+            for c in machine.channels
+            if (rms := [s[c.id].level.rms for s in survey.seen if c.id in s and s[c.id].usable])
+        }
+        if same and not is_running(machine, levels, reference_rms=same):
+            shares = ", ".join(f"{c} {levels[c].rms / r:.2f}" for c, r in same.items() if c in levels)
+            raise NotLearnt(
+                f"{machine.id} does not run: its RMS is under {machine.running_ratio:g} times that of bank "
+                f"{previous.version} ({shares}); start it and enrol again, or forget the old bank if its sensor changed"
+            )
+    kept = int(survey.steady.sum())
+    if 2 * kept < len(survey.steady):
+        raise NotLearnt(
+            f"{machine.id} mostly stood still or was starting and stopping: {len(survey.steady) - kept} of "
+            f"{len(survey.steady)} moments would be dropped; enrol while it runs steadily"
+        )

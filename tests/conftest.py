@@ -1,0 +1,25 @@
+"""Rules that every test lives under: no task may outlive its test; sockets stay on the loopback (see pyproject)."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+
+import pytest
+
+
+@pytest.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """A test that leaves a task running fails: in the daemon such a task would be one that nobody watches."""
+    before = asyncio.all_tasks()
+    yield
+    leaked = [t for t in asyncio.all_tasks() - before if t is not asyncio.current_task() and not t.done()]
+    for task in leaked:
+        task.cancel()
+    assert not leaked, f"leaked tasks: {[t.get_name() for t in leaked]}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every coroutine test is watched for leaked tasks."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+            item.fixturenames.insert(0, "no_leaked_tasks")

@@ -1,0 +1,1 @@
+"""Real servers for the tests, each a child process on a free loopback port."""

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Install the servers that the tests start: a broker and two databases, all Debian and Ubuntu packages.
+set -eu
+
+missing=""
+need() { [ -x "$1" ] || missing="$missing $2"; }
+PATH="$PATH:/usr/sbin:/sbin"
+need "$(command -v mosquitto || echo /nowhere)" mosquitto
+need "$(command -v mosquitto_sub || echo /nowhere)" mosquitto-clients
+need "$(command -v influxd || echo /nowhere)" influxdb
+need "$(command -v victoria-metrics || echo /nowhere)" victoria-metrics
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" = 0 ]; then
+  as_root=""
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+  as_root="sudo -n"
+else
+  echo "The tests need these packages, and installing them needs root:$missing" >&2
+  echo "Run: sudo apt-get install$missing" >&2
+  exit 1
+fi
+echo "installing$missing"
+$as_root apt-get update -qq
+# --no-install-recommends: the tests start their own servers on free ports of the loopback.
+DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
