@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from fisher_agent.codes import Level, Quality, State
+from fisher_agent.codes import UNKNOWN_FAULT, Level, Quality, State
 from fisher_agent.config import AlarmConfig
 from fisher_agent.errors import BadFile
 from fisher_agent.stages import Scalar, Verdict
@@ -335,7 +335,9 @@ def _sentence(alarm: Alarm) -> str:
         text += f"; mostly {alarm.top_channel}"
         if alarm.top_band_hz_high > 0:
             text += f" at {_band(alarm.top_band_hz_low, alarm.top_band_hz_high)}, {alarm.top_change_db:+.0f} dB"
-    if alarm.fault:
+    if alarm.fault == UNKNOWN_FAULT:
+        text += "; like no fault that was enrolled"
+    elif alarm.fault:
         text += f"; fault {alarm.fault} ({alarm.fault_confidence:.0%})"
     return text
 

@@ -18,11 +18,12 @@ from fisher_agent.control import obey, serve
 from fisher_agent.errors import ConfigError, FisherError
 from fisher_agent.ledger import Model
 from fisher_agent.logs import configure
+from fisher_agent.reload import reload
 from fisher_agent.report import Names
 from fisher_agent.runtime import Agent, Parts
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
-from fisher_agent.sources import open_source
+from fisher_agent.sources import open_source, rebind
 from fisher_agent.stages import Message, Source
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
@@ -91,6 +92,7 @@ def build(config: Config, store: Store) -> Agent:
             open_source=source,
             open_influx=partial(InfluxSink, influx) if influx else None,
             open_plant=plant if mqtt else None,
+            rebind=rebind,
             obey=obey,
             services=(serve,),
         )
@@ -104,14 +106,14 @@ def run(path: Path) -> None:
     find_bundle(config)
     store = open_store(config)
     try:
-        asyncio.run(_run(config, store))
+        asyncio.run(_run(config, store, path))
     except* FisherError as group:
         raise _first(group) from group
     finally:
         store.close()
 
 
-async def _run(config: Config, store: Store) -> None:
+async def _run(config: Config, store: Store, path: Path) -> None:
     agent = build(config, store)
     loop = asyncio.get_running_loop()
 
@@ -122,6 +124,14 @@ async def _run(config: Config, store: Store) -> None:
         killer.daemon = True
         killer.start()
 
+    reloads: set[asyncio.Task[None]] = set()
+
+    def hup() -> None:
+        task = asyncio.create_task(reload(agent, path), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hup)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await agent.run()

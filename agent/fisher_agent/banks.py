@@ -55,6 +55,10 @@ class BankLibrary:
         self._files = files
         self._engine = engine
 
+    def reconfigure(self, config: Config) -> None:
+        """Go on under another configuration of the machines."""
+        self._config = config
+
     def judge(self, machine: MachineConfig, bank: Bank | None) -> Judge:
         """The judge of a machine; without a bank it says `not enrolled`."""
         return Judge(machine, self._config.window, bank, frontend=self._engine.frontend)

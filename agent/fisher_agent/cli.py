@@ -279,9 +279,9 @@ def _ack(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from fisher_agent import demo
+    from fisher_agent.demo.story import main as play
 
-    return demo.main(once=arguments.once, json_=arguments.json)
+    return play(once=arguments.once, json_=arguments.json)
 
 
 def _bench(arguments: argparse.Namespace) -> None:

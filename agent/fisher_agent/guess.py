@@ -3,9 +3,9 @@
 A wrong dtype, scale or rate enrols without complaint and costs ten minutes and a wrong bank; it shows in seconds.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from fisher_agent.config import ChannelConfig
 
 WIDTHS = {"f32le": 4, "f64le": 8, "i16le": 2, "i24le": 3, "i32le": 4}
-RATE_TOLERANCE = 0.05  # of what ten seconds of network arrival can show
+RATE_TOLERANCE = 0.05  # beside what the longest silence between two messages leaves open
 EXPONENT_SPREAD = 5.0  # std of log2|x|: 1.6 for Gaussian noise, 1.3 for a sine, over 20 for integers read as floats
 PLAUSIBLE_LEVEL = {"g": (1e-5, 200.0), "m/s2": (1e-4, 2000.0), "A": (1e-4, 1e5), "V": (1e-4, 1e6), "Pa": (1e-5, 1e4)}
 FAR_OFF_MS = 5000.0
+OFFSET = 500.0  # times the RMS: an accelerometer that feels gravity and a machine at rest stay under it
+RAIL = 3.0  # times as many samples at the largest value as just below it; an unclipped, coarse sine has up to 2.4
 MIN_SAMPLES = 64
 
 
@@ -78,10 +80,18 @@ def examine(heard: Heard) -> Findings:
 
 def _rate(heard: Heard) -> float:
     """Samples per second by arrival: all but the first message over the time from the first to the last."""
-    if len(heard.lengths) < 2 or len(heard.arrivals_s) < 2:
-        return 0.0
-    span = heard.arrivals_s[-1] - heard.arrivals_s[0]
+    span = _span_s(heard)
     return sum(heard.lengths[1:]) / span if span > 0 else 0.0
+
+
+def _span_s(heard: Heard) -> float:
+    return heard.arrivals_s[-1] - heard.arrivals_s[0] if len(heard.arrivals_s) > 1 else 0.0
+
+
+def _at_rate(heard: Heard, rate_hz: float) -> bool:
+    """Whether a measured rate agrees with the configured one, as far as arrivals can tell: gateways send in bursts."""
+    longest_s = max(b - a for a, b in pairwise(heard.arrivals_s))
+    return abs(rate_hz / heard.channel.rate_hz - 1) <= RATE_TOLERANCE + longest_s / _span_s(heard)
 
 
 def _other_format(heard: Heard) -> str | None:
@@ -102,8 +112,8 @@ def _other_format(heard: Heard) -> str | None:
 
 def _plausible(heard: Heard) -> list[str]:
     """The bare formats that decode to a signal and, where the rate can be measured, to the configured rate."""
-    span = heard.arrivals_s[-1] - heard.arrivals_s[0] if len(heard.arrivals_s) > 1 else 0.0
-    found, at_rate = [], []
+    span = _span_s(heard)
+    found, at_rate, signed = [], [], False
     for name, width in WIDTHS.items():
         if any(len(p) % (width * heard.bound) for p in heard.payloads):
             continue
@@ -111,9 +121,13 @@ def _plausible(heard: Heard) -> list[str]:
         x = np.concatenate(decoded)
         if x.size < MIN_SAMPLES or not _signal_like(x, name):
             continue
+        if name == "i32le" and "f32le" in found and signed:
+            continue  # only an integer that never changes its sign reads as floats of one magnitude by chance
+        if name == "f32le":
+            signed = bool((x < 0).any() and (x > 0).any())
         found.append(name)
         samples = sum(len(p) for p in heard.payloads[1:]) / (width * heard.bound)
-        if span > 0 and abs(samples / span / heard.channel.rate_hz - 1) < RATE_TOLERANCE:
+        if span > 0 and _at_rate(heard, samples / span):
             at_rate.append(name)
     return at_rate or found
 
@@ -160,7 +174,7 @@ def _rate_guesses(heard: Heard, rate_hz: float) -> list[str]:
     configured = heard.channel.rate_hz
     if heard.stated_rate_hz and abs(heard.stated_rate_hz / configured - 1) > 1e-3:
         return [f"the sender states {heard.stated_rate_hz:g} samples/s, configured rate_hz = {configured:g}"]
-    if heard.channel.snapshot or not rate_hz or abs(rate_hz / configured - 1) <= RATE_TOLERANCE:
+    if heard.channel.snapshot or not rate_hz or _at_rate(heard, rate_hz):
         return []
     ratio = rate_hz / configured
     channels = round(ratio)
@@ -174,7 +188,7 @@ def _level_guesses(heard: Heard, x: NDArray[np.float64], rms: float, clipped: fl
     channel, guesses = heard.channel, []
     if x.size < MIN_SAMPLES:
         return [f"{heard.rejected} messages did not parse as {channel.format}"] if heard.rejected else []
-    if rms == 0:
+    if np.ptp(x) == 0:
         return ["every sample is the same: is the sensor plugged in?"]
     raw = x / channel.scale
     counts = bool(np.all(np.abs(raw - np.round(raw)) < 1e-3)) and float(np.abs(raw).max()) > 100
@@ -187,7 +201,7 @@ def _level_guesses(heard: Heard, x: NDArray[np.float64], rms: float, clipped: fl
         if not low <= rms <= high:
             guesses.append(f"an RMS of {rms:.3g} {channel.unit} is not plausible; check scale = {channel.scale:g}")
     mean = abs(float(x.mean()))
-    if channel.kind in ("vibration", "sound", "current") and mean > 20 * rms and not math.isclose(mean, 0):
+    if channel.kind in ("vibration", "sound", "current") and mean > OFFSET * rms:
         guesses.append(
             f"a constant {x.mean():.3g} carries an RMS of only {rms:.3g}: wrong dtype or scale, or a DC sensor"
         )
@@ -197,9 +211,14 @@ def _level_guesses(heard: Heard, x: NDArray[np.float64], rms: float, clipped: fl
 
 
 def _clipped(x: NDArray[np.float64]) -> float:
-    """Share of samples in runs of at least three at the extreme value."""
-    if x.size < MIN_SAMPLES:
+    """Share of samples at the extreme value, where they stand there in runs and far more than just below it."""
+    if x.size < MIN_SAMPLES or np.ptp(x) == 0:
         return 0.0
-    rail = np.abs(x) >= np.abs(x).max() * (1 - 1e-9)
-    runs = rail[2:] & rail[1:-1] & rail[:-2]
-    return float(rail.mean()) if runs.any() and np.ptp(x) > 0 else 0.0
+    size = np.abs(x)
+    rail = size >= size.max() * (1 - 1e-9)
+    below = size[~rail]
+    if not below.size or not (rail[2:] & rail[1:-1] & rail[:-2]).any():
+        return 0.0
+    step = size.max() - below.max()  # of the converter, where it is a coarse one
+    near = int((below > size.max() - max(1.5 * step, 0.01 * size.max())).sum())
+    return float(rail.mean()) if int(rail.sum()) > RAIL * near else 0.0

@@ -47,6 +47,10 @@ class LiveMachine:
         self._shown = Level.UNKNOWN
         self._shown_s = mono_s - LEVEL_HOLD_S
 
+    def reconfigure(self, machine: MachineConfig, alarms: MachineAlarms) -> None:
+        """Take other delays and ratios; channels, and what is being cut of them, stay as they are."""
+        self.config, self.alarms = machine, alarms
+
     def frame(self, frame: Frame, *, mono_s: float, utc_ns: int) -> list[Moment]:
         """Take one frame; returns the moments that it completed."""
         hearing = self._hearing[frame.channel]

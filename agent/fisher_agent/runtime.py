@@ -8,29 +8,28 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
-from fisher_agent import RELEASED_NS
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.board import Board
 from fisher_agent.codes import Level
 from fisher_agent.config import Config, MachineConfig, SourceConfig
-from fisher_agent.errors import Unavailable
+from fisher_agent.delivery import Delivery, clock_unset
 from fisher_agent.ledger import Ledger, Model
+from fisher_agent.links import Links
 from fisher_agent.live import LiveMachine
 from fisher_agent.outbox import Backlog
 from fisher_agent.pipeline import Pipeline
 from fisher_agent.report import Names, as_json
-from fisher_agent.retry import Backoff
 from fisher_agent.service import Systemd, rss_bytes
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
@@ -43,8 +42,6 @@ T = TypeVar("T")
 MB = 1_000_000
 DRAIN_S = 8.0  # of the 10 s that a stop may take; the rest is for closing
 BATCH_WINDOWS = 64
-BATCH_POINTS = 2000
-BATCH_MESSAGES = 50
 TICK_S = 1.0
 REPUBLISH_S = 60.0
 REPORT_S = 10.0
@@ -66,17 +63,9 @@ class Parts:
     open_source: Callable[[SourceConfig, Config], Source]
     open_influx: Callable[[], InfluxSink] | None
     open_plant: Callable[[str, Message], PlantLink] | None  # (role, will)
+    rebind: Callable[[Any, Config], None]  # lets a connected source serve another configuration of the machines
     obey: Callable[["Agent", PlantLink], Awaitable[None]]  # reads commands from the broker until the link is lost
     services: Sequence[Callable[["Agent"], Coroutine[Any, Any, None]]] = ()  # run beside it: the control socket
-
-
-@dataclass(slots=True)
-class _Link:
-    """A connection that the retry loop keeps up."""
-
-    name: str
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
-    problem: str = "not tried yet"
 
 
 class Agent:
@@ -99,12 +88,13 @@ class Agent:
         self._systemd = systemd or Systemd()
         self._compute = ThreadPoolExecutor(1, "compute", initializer=partial(_nice, COMPUTE_NICE))
         self._in_store_pool = ThreadPoolExecutor(1, "store")
-        self._links: dict[str, _Link] = {}
+        self.links = Links()
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()  # no more verdicts will come
         self._work = asyncio.Event()
-        self._news = {"influx": asyncio.Event(), "mqtt": asyncio.Event()}
+        self._delivery = Delivery(self.store, self.in_store, self.board)
         self._queued_at: dict[tuple[str, int], float] = {}
+        self._source_tasks: dict[str, asyncio.Task[None]] = {}
         self._latency_ms: deque[float] = deque(maxlen=512)
         self._computed_s = time.monotonic()
         self._in_hand = 0  # windows in the compute thread
@@ -140,13 +130,13 @@ class Agent:
 
     def degradations(self) -> dict[str, str]:
         """Everything that is not as it should be, in words; empty means `online`."""
-        found = {f"link {link.name}": link.problem for link in self._links.values() if link.problem}
+        found = {f"link {name}": problem for name, problem in self.links.problems.items()}
         found |= {f"bank {m}": p for m, p in self.bank_problems.items()}
         if self.ledger.problem:
             found["state"] = self.ledger.problem
         if self.engine.model.note:
             found["backend"] = self.engine.model.note
-        if _clock_unset():
+        if clock_unset():
             found["clock-unset"] = "the box's clock is before this release was built; points are held"
         found |= {f"store {n}": note for n, note in enumerate(self.store.notes)}
         return found
@@ -195,24 +185,19 @@ class Agent:
         self.board.remove(self.names.machine(machine_id) + "/")
 
     async def _work_until_stopped(self, group: asyncio.TaskGroup) -> None:
-        start = group.create_task
-        self._source_tasks = {
-            s.name: start(self._keep(f"source {s.name}", partial(self.parts.open_source, s), self._read), name=s.name)
-            for s in self.config.sources
-        }
-        compute = start(self._compute_loop(), name="compute")
-        ticker = start(self._tick_loop(), name="ticker")
-        services = [start(service(self)) for service in self.parts.services]
+        self._group = group
+        for source in self.config.sources:
+            self.add_source(source)
+        compute = group.create_task(self._compute_loop(), name="compute")
+        beside = [group.create_task(self._tick_loop(), name="ticker")]
+        beside += [group.create_task(service(self)) for service in self.parts.services]
         sinks = []
         if self.parts.open_influx is not None:
-            sinks.append(start(self._keep("influx", self._open_influx, self._write_points), name="influx"))
+            sinks.append(self._keep("influx", self.parts.open_influx, self._delivery.write_points))
         if self.parts.open_plant is not None:
-            sinks.append(start(self._keep("plant", self._open_publisher, self._publish), name="plant"))
-            services.append(start(self._keep("commands", self._open_commands, self._obey), name="commands"))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_TRY_S):
-                for link in list(self._links.values()):
-                    await link.tried.wait()
+            sinks.append(self._keep("plant", partial(self._plant, "publisher", "status", b"offline"), self._publish))
+            beside.append(self._keep("commands", partial(self._plant, "commands", "alive", b"0"), self._obey))
+        await self.links.tried(FIRST_TRY_S)
         self.ready.set()
         self._systemd.tell("READY=1", f"STATUS=watching {len(self.machines)} machines")
         log.info("ready", machines=len(self.machines), degraded=self.degradations() or None)
@@ -220,6 +205,7 @@ class Agent:
 
         self._systemd.tell("STOPPING=1")
         deadline = time.monotonic() + DRAIN_S
+        self.links.end()
         for task in self._source_tasks.values():
             task.cancel()
         for machine in self.machines.values():
@@ -227,13 +213,28 @@ class Agent:
         self._drained.set()
         self._work.set()
         await _finish([compute], deadline=deadline)
-        for news in self._news.values():
-            news.set()
         await self._say_goodbye()
+        self._delivery.finish()
         await _finish(sinks, deadline=deadline)
-        for task in [ticker, *services]:
+        for task in beside:
             task.cancel()
         self._check_conservation()
+
+    def _keep(
+        self, name: str, opener: Callable[[], AbstractAsyncContextManager[T]], use: Callable[[T], Awaitable[None]]
+    ) -> asyncio.Task[None]:
+        return self._group.create_task(_run(self.links.keep(name, opener, use)), name=name)
+
+    def add_source(self, source: SourceConfig) -> None:
+        """Begin to listen to a source, by whatever the configuration binds to it at each connect."""
+        self._source_tasks[source.name] = self._keep(
+            f"source {source.name}", lambda: self.parts.open_source(source, self.config), self._read
+        )
+
+    def remove_source(self, name: str) -> None:
+        """Stop listening to a source."""
+        self._source_tasks.pop(name).cancel()
+        self.links.forget(f"source {name}")
 
     async def _say_goodbye(self) -> None:
         for machine in self.machines:
@@ -256,40 +257,6 @@ class Agent:
         }
         balanced = made == account["embedded"] + account["skipped"] + account["dropped"] + account["waiting"]
         (log.info if balanced else log.error)("windows_account", balanced=balanced, **account)
-
-    # -- the one retry loop ---------------------------------------------------------------------------------------
-
-    async def _keep(
-        self,
-        name: str,
-        opener: Callable[[Config], AbstractAsyncContextManager[T]],
-        use: Callable[[T], Awaitable[None]],
-    ) -> None:
-        """Open, use, and when it raises Unavailable wait and open again. Ends when `use` returns."""
-        link = self._links[name] = _Link(name)
-        backoff = Backoff()
-        while True:
-            opened_s = time.monotonic()
-            try:
-                async with opener(self.config) as thing:
-                    if link.problem:
-                        log.info("connected", link=name)
-                    link.problem = ""
-                    link.tried.set()
-                    opened_s = time.monotonic()
-                    await use(thing)
-                    return
-            except Unavailable as error:
-                if link.problem != str(error):
-                    log.warning("unavailable", link=name, error=str(error))
-                link.problem = str(error)
-                link.tried.set()
-                if self._drained.is_set():
-                    return
-                delay = backoff.after(time.monotonic() - opened_s, told_s=error.retry_after_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._drained.wait()
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
@@ -348,63 +315,17 @@ class Agent:
 
     def announce(self) -> None:
         """Wake the sinks."""
-        for news in self._news.values():
-            news.set()
+        self._delivery.announce()
 
     # -- out --------------------------------------------------------------------------------------------------------
 
-    def _open_influx(self, _config: Config) -> InfluxSink:
-        assert self.parts.open_influx is not None
-        return self.parts.open_influx()
-
-    async def _write_points(self, sink: InfluxSink) -> None:
-        while True:
-            rows = [] if _clock_unset() else await self.in_store(lambda: self.store.peek("influx", BATCH_POINTS))
-            if not rows:
-                if self._drained.is_set():
-                    return
-                await self._wait_for_news("influx")
-                continue
-            rejected = await sink.write([line for _, line in rows])
-            bad = set(rejected.positions)
-            await self.in_store(self.store.done, [row for n, (row, _) in enumerate(rows) if n not in bad])
-            if bad:
-                log.warning("points_rejected", count=len(bad), reason=rejected.reason)
-                await self.in_store(self.store.quarantine, [rows[n][0] for n in sorted(bad)], rejected.reason)
-
-    @asynccontextmanager
-    async def _open_publisher(self, _config: Config) -> AsyncIterator[PlantLink]:
+    def _plant(self, role: str, topic: str, will: bytes) -> PlantLink:
         assert self.parts.open_plant is not None
-        will = Message(f"{self.names.base}/status", b"offline", qos=1, retain=True)
-        async with self.parts.open_plant("publisher", will) as link:
-            yield link
+        return self.parts.open_plant(role, Message(f"{self.names.base}/{topic}", will, qos=1, retain=True))
 
     async def _publish(self, link: PlantLink) -> None:
         self.board.show(f"{self.names.base}/status", self._status_word())
-        self.board.renew()
-        while True:
-            # Alarms first: `level` must come after the alarm object it belongs to.
-            while waiting := await self.in_store(lambda: self.store.peek("mqtt", BATCH_MESSAGES)):
-                for row, message in waiting:
-                    await link.publish(message)
-                    await self.in_store(self.store.done, [row])
-            shown = self.board.take()
-            for n, message in enumerate(shown):
-                try:
-                    await link.publish(message)
-                except Unavailable:
-                    self.board.put_back(shown[n:])
-                    raise
-            if self._drained.is_set() and not shown:
-                return
-            await self._wait_for_news("mqtt")
-
-    @asynccontextmanager
-    async def _open_commands(self, _config: Config) -> AsyncIterator[PlantLink]:
-        assert self.parts.open_plant is not None
-        will = Message(f"{self.names.base}/alive", b"0", qos=1, retain=True)
-        async with self.parts.open_plant("commands", will) as link:
-            yield link
+        await self._delivery.publish(link)
 
     async def _obey(self, link: PlantLink) -> None:
         self.board.show(f"{self.names.base}/alive", 1)
@@ -412,14 +333,7 @@ class Agent:
         try:
             await self.parts.obey(self, link)
         finally:
-            if not self._stop.is_set():
-                self.board.show(f"{self.names.base}/alive", 0)
-
-    async def _wait_for_news(self, queue: str) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TICK_S):
-                await self._news[queue].wait()
-        self._news[queue].clear()
+            self.board.show(f"{self.names.base}/alive", 0)
 
     # -- liveness -----------------------------------------------------------------------------------------------------
 
@@ -499,8 +413,8 @@ def _nice(by: int) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, by)
 
 
-def _clock_unset() -> bool:
-    return time.time_ns() < RELEASED_NS
+async def _run(work: Awaitable[None]) -> None:
+    await work
 
 
 async def _finish(tasks: Sequence[asyncio.Task[None]], *, deadline: float) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -114,6 +114,13 @@ class Decoder:
         for binding in self.bindings.values():
             for clock in binding.clocks.values():
                 clock.restart()
+
+    def adopt(self, before: "Decoder") -> None:
+        """Go on with the arrival clocks of bindings that did not change, so that a reload makes no gap in them."""
+        for topic, binding in self.bindings.items():
+            older = before.bindings.get(topic)
+            if older is not None and replace(older, clocks=binding.clocks) == binding:
+                binding.clocks.update(older.clocks)
 
     def decode(self, topic: str, payload: bytes | memoryview, *, mono_ns: int, utc_ns: int) -> list[Frame]:
         """The frames in one message, one per bound channel in it; BadPayload (see `Reason`) drops the message.

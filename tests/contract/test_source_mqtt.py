@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import time
+from contextlib import asynccontextmanager
 
 import aiomqtt
 import numpy as np
@@ -102,7 +103,7 @@ async def test_a_broker_that_ends_ends_the_frames_after_the_last_one(broker):
         await publish(broker, ONES)
         await first_batch(opened)
         broker.stop()
-        with pytest.raises(Unavailable, match="the broker ended|lost"):
+        with pytest.raises(Unavailable, match=r"the broker ended|lost"):
             await first_batch(opened)
 
 
@@ -152,12 +153,57 @@ async def test_a_quiet_link_stays_up_over_several_keepalives(broker):
         assert len(await first_batch(opened)) == 1
 
 
-async def test_being_taken_over_is_an_error_that_asks_for_patience(broker):
-    first, second = (source(broker.url, version="5", client_id="twin") for _ in range(2))
-    async with first, second:
+@asynccontextmanager
+async def scripted(*answers):
+    """A server that answers the client's packets one by one; for what no packaged mosquitto can be made to say."""
+    served = asyncio.Event()
+
+    async def serve(reader, writer):
+        for answer in answers:
+            await reader.read(1000)
+            writer.write(answer)
+            await writer.drain()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        served.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(10):
+            await served.wait()
+
+
+CONNACK = b"\x20\x03\x00\x00\x00"
+SUBACK = b"\x90\x04\x00\x01\x00\x00"
+
+
+async def test_being_taken_over_is_an_error_that_asks_for_patience():
+    async with (
+        scripted(CONNACK, SUBACK + b"\xe0\x02\x8e\x00") as url,
+        source(url, client_id="twin") as opened,
+    ):
         with pytest.raises(Unavailable, match="taken over: another client uses id 'twin'") as caught:
-            await first_batch(first)
+            await first_batch(opened)
         assert caught.value.retry_after_s == 300
+
+
+async def test_a_topic_that_the_broker_refuses_is_unavailable_and_named():
+    async with scripted(CONNACK, SUBACK[:-1] + b"\x87") as url:
+        assert "raw/a (Not authorized)" in await refusal(source(url))
+
+
+async def test_a_broker_that_shuts_down_says_so():
+    async with scripted(CONNACK, SUBACK + b"\xe0\x02\x8b\x00") as url, source(url) as opened:
+        with pytest.raises(Unavailable, match="the broker ended the connection: Server shutting down"):
+            await first_batch(opened)
+
+
+async def test_a_second_client_of_the_same_id_ends_the_first(broker):
+    first, second = (source(broker.url, client_id="twin") for _ in range(2))
+    async with first, second:
+        with pytest.raises(Unavailable):
+            await first_batch(first)
         await publish(broker, ONES)
         assert len(await first_batch(second)) == 1
 
@@ -216,15 +262,15 @@ def test_a_ca_file_that_is_no_certificate_is_a_config_error(tmp_path):
         source("mqtts://127.0.0.1:1", ca_file=tmp_path / "ca")
 
 
-@pytest.mark.parametrize("junk", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"\xff" * 50, b"\x20\xff\xff\xff\x7f"])
+@pytest.mark.parametrize(
+    "junk", [b"HTTP/1.0 400 Bad Request\r\n\r\n".ljust(200), b"\xff" * 50, b"\x20\xff\xff\xff\x7f"]
+)
 async def test_a_server_that_does_not_speak_mqtt_is_unavailable(junk):
-    async def answer(_reader, writer):
-        writer.write(junk)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+    async with scripted(junk) as url:
+        assert url in await refusal(source(url, version="5"))
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
-        assert f":{port}" in await refusal(source(f"mqtt://127.0.0.1:{port}"))
+
+async def test_a_server_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr("fisher_agent.sources.mqtt.CONNECT_TIMEOUT_S", 0.5)
+    async with scripted(b"\x20") as url:
+        assert "no answer within 0.5 s" in await refusal(source(url))

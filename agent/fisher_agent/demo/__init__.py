@@ -1,5 +1,1 @@
 """`fisher-agent demo`: the whole agent on one machine, with a fault that begins while you watch."""
-
-from fisher_agent.demo.story import main
-
-__all__ = ["main"]

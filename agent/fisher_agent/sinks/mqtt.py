@@ -19,6 +19,7 @@ from fisher_agent.stages import Message
 
 CONNECT_TIMEOUT_S = 10.0
 PUBLISH_TIMEOUT_S = 10.0
+CLOSE_S = 1.0
 EXPIRY_S = 300  # of retained state on MQTT 5; state is sent again every minute
 MAX_QUEUED = 1000  # commands that wait; a flood beyond it is dropped by aiomqtt, newest first
 TAKEN_OVER = 0x8E  # MQTT 5, table 2-6
@@ -80,11 +81,15 @@ class PlantLink:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # The link may already be gone; a broker that does not answer must not hold up the shutdown.
+        with contextlib.suppress(aiomqtt.MqttError, Unavailable, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                if kind is not None:
+                    await self.publish(self._will)  # a clean disconnect deletes the Will, and this end is not clean
         client, self._client = self._client, None
         if client is not None:
-            # The link may already be gone; a broker that does not answer must not hold up the shutdown.
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
-                async with asyncio.timeout(2.0):
+                async with asyncio.timeout(CLOSE_S):
                     await client.__aexit__(None, None, None)
 
     async def publish(self, message: Message) -> None:

@@ -12,6 +12,11 @@ from fisher_agent.wire import decoder_for
 Tap = Callable[[str, bytes], Any]
 
 
+def rebind(source: MqttFrames | ZmqFrames, config: Config) -> None:
+    """Let a connected source serve another configuration of the machines, with no gap in what stays."""
+    source.rebind(decoder_for(config, source.name))
+
+
 def open_source(
     source: SourceConfig, config: Config, *, client_id: str, stats: Stats, tap: Tap | None = None
 ) -> MqttFrames | ZmqFrames:

@@ -58,6 +58,11 @@ class Intake:
         if self._bytes > self._limit:
             self._drop()
 
+    def rebind(self, decoder: Decoder) -> None:
+        """Decode by another configuration from the next message on; arrival clocks that still apply go on."""
+        decoder.adopt(self._decoder)
+        self._decoder = decoder
+
     def lose(self, why: Unavailable) -> None:
         """The link is gone: `frames` yields what is here and raises this; the first reason counts."""
         self._lost = self._lost or why

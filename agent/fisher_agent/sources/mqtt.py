@@ -68,6 +68,14 @@ class MqttFrames:
         """Yield what has arrived since the last turn; raises Unavailable when the link is gone."""
         return self._intake.frames()
 
+    def rebind(self, decoder: Decoder) -> None:
+        """Take another decoder without a gap in the topics that stay."""
+        before, self._topics = set(self._topics), decoder.topics
+        self._intake.rebind(decoder)
+        if self._link is not None:
+            add, remove = set(decoder.topics) - before, before - set(decoder.topics)
+            self._link.change(add=sorted(add), remove=sorted(remove), qos=self._config.qos)
+
     async def _connect(self, version: MQTTProtocolVersion) -> None:
         url = self._config.url
         try:

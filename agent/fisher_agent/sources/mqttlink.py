@@ -200,6 +200,13 @@ class Link:
             if refused:
                 raise Refused(f"the broker refuses to send {', '.join(refused)}", maybe_version=False)
 
+    def change(self, *, add: Sequence[str], remove: Sequence[str], qos: int) -> None:
+        """Subscribe and unsubscribe on the living connection."""
+        if add:
+            self._client.subscribe([(topic, qos) for topic in add])
+        if remove:
+            self._client.unsubscribe(list(remove))
+
     def close(self) -> None:
         """Say goodbye and close; safe at any time, never blocks."""
         if self._closed:

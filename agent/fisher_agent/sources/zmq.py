@@ -85,6 +85,16 @@ class ZmqFrames:
         """Yield what has arrived since the last turn."""
         return self._intake.frames()
 
+    def rebind(self, decoder: Decoder) -> None:
+        """Take another decoder without a gap in the topics that stay."""
+        before, self._topics, self._decoder = set(self._topics), decoder.topics, decoder
+        self._intake.rebind(decoder)
+        if self._socket is not None and self._config.socket == "sub":
+            for topic in set(decoder.topics) - before:
+                self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+            for topic in before - set(decoder.topics):
+                self._socket.setsockopt(zmq.UNSUBSCRIBE, topic.encode())
+
     def _open(self, sock: zmq.Socket[bytes]) -> None:
         for option, value in {
             zmq.RCVHWM: HIGH_WATER_MARK,

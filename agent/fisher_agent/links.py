@@ -1,0 +1,100 @@
+"""The one retry loop: every connection is opened, used, and after a failure opened again with backoff and jitter."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+
+from fisher_agent.errors import Unavailable
+from fisher_agent.retry import Backoff
+
+T = TypeVar("T")
+SHORT_LIVED_S = 5.0
+SUSPICIOUS = 3  # connections in a row that the other side closed at once
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Link:
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    problem: str = "not tried yet"
+
+
+class Links:
+    """What the agent is connected to, and what keeps it from being so."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, _Link] = {}
+        self._ending = asyncio.Event()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Link -> why it is down; links that are up are not in it."""
+        return {name: link.problem for name, link in self._links.items() if link.problem}
+
+    def end(self) -> None:
+        """From now on a failure is final: nothing is opened again."""
+        self._ending.set()
+
+    async def tried(self, timeout_s: float) -> None:
+        """Wait until every link was tried once, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for link in list(self._links.values()):
+                    await link.tried.wait()
+
+    def keep(
+        self,
+        name: str,
+        opener: Callable[[], AbstractAsyncContextManager[T]],
+        use: Callable[[T], Awaitable[None]],
+    ) -> Awaitable[None]:
+        """The loop for one link, known under its name from now on; it ends when `use` returns."""
+        link = self._links[name] = _Link()
+        return self._keep(name, link, opener, use)
+
+    def forget(self, name: str) -> None:
+        """A link that is no longer wanted is no problem."""
+        self._links.pop(name, None)
+
+    async def _keep(
+        self,
+        name: str,
+        link: _Link,
+        opener: Callable[[], AbstractAsyncContextManager[T]],
+        use: Callable[[T], Awaitable[None]],
+    ) -> None:
+        backoff, short_lived = Backoff(), 0
+        while True:
+            opened_s = time.monotonic()
+            connected = False
+            try:
+                async with opener() as thing:
+                    log.info("connected", link=name)
+                    link.problem = ""
+                    link.tried.set()
+                    connected, opened_s = True, time.monotonic()
+                    await use(thing)
+                    return
+            except Unavailable as error:
+                lived_s = time.monotonic() - opened_s
+                short_lived = short_lived + 1 if connected and lived_s < SHORT_LIVED_S else 0
+                problem = str(error)
+                if short_lived >= SUSPICIOUS:
+                    # MQTT 3.1.1, and brokers that do not say so on 5, only hang up on a client that was taken over.
+                    problem += " (closed at once, again and again: does another agent use the same site and edge?)"
+                if link.problem != problem:
+                    log.warning("unavailable", link=name, error=problem)
+                link.problem = problem
+                link.tried.set()
+                delay = backoff.after(lived_s, told_s=error.retry_after_s)
+            if self._ending.is_set():
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._ending.wait()

@@ -1,0 +1,76 @@
+"""SIGHUP: read the configuration again and apply what can change while the agent runs; validate first, all or nothing.
+
+Machines, channels, delays and the log level change with no gap on the machines that stay as they are. Everything else
+is named and waits for a restart.
+"""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from fisher_agent import config as configuration
+from fisher_agent.alarms import MachineAlarms
+from fisher_agent.config import Config, MachineConfig
+from fisher_agent.errors import ConfigError
+from fisher_agent.live import LiveMachine
+from fisher_agent.logs import configure
+from fisher_agent.runtime import Agent
+
+LIVE_KEYS = frozenset({"machines", "log", "enroll"})
+log = structlog.get_logger()
+
+
+async def reload(agent: Agent, path: Path) -> None:
+    """Apply the file, or keep everything as it is and say why."""
+    try:
+        new = await asyncio.to_thread(configuration.load, path)
+    except ConfigError as error:
+        log.error("reload_refused", problems=list(error.problems))
+        return
+    old = agent.config
+    waiting = sorted(k for k in type(old).model_fields if k not in LIVE_KEYS and getattr(old, k) != getattr(new, k))
+    known = {source.name for source in old.sources}
+    if homeless := [m.id for m in new.machines if any(c.source not in known for c in m.channels)]:
+        # Their source waits for the restart, and so must they.
+        waiting += [f"machines {', '.join(homeless)}"]
+        kept = {m.id: m for m in old.machines}
+        machines = [kept.get(m.id) if m.id in homeless else m for m in new.machines]
+        new = new.model_copy(update={"machines": tuple(m for m in machines if m is not None)})
+    agent.config = old.model_copy(update={key: getattr(new, key) for key in LIVE_KEYS})
+    configure(agent.config.log.level)
+    changes = await _machines(agent, old)
+    for source in agent.sources.values():
+        agent.parts.rebind(source, agent.config)
+    agent.announce()
+    log.info("reloaded", **changes)
+    if waiting:
+        log.warning("reload_needs_restart", keys=waiting)
+
+
+async def _machines(agent: Agent, old: Config) -> dict[str, list[str]]:
+    before = {m.id: m for m in old.machines}
+    after = {m.id: m for m in agent.config.machines}
+    agent.library.reconfigure(agent.config)
+    removed = [m for m in before if m not in after]
+    added = [m for m in after if m not in before]
+    changed = [m for m in after if m in before and after[m] != before[m]]
+    for machine in removed:
+        agent.remove_machine(machine)
+    for machine in added:
+        await agent.add_machine(after[machine])
+    for machine in changed:
+        if before[machine].channels == after[machine].channels:
+            _delays(agent.machines[machine], after[machine])
+            await agent.use_bank(machine)
+        else:
+            agent.remove_machine(machine)
+            await agent.add_machine(after[machine])
+    return {"added": added, "removed": removed, "changed": changed}
+
+
+def _delays(live: LiveMachine, machine: MachineConfig) -> None:
+    """An alarm goes on where it was; only what counts as long enough is new."""
+    now = live.alarms
+    lifecycle = MachineAlarms(machine.id, [c.id for c in machine.channels], machine.alarm, now.alarms, now.occurrence)
+    live.reconfigure(machine, lifecycle)
