@@ -1,0 +1,33 @@
+"""`make bench`: every speed claim, measured in one run as a ratio against a named alternative, then this box's figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPARISONS = ("tests/bench/bench_ingest.py", "tests/bench/bench_embed.py")
+
+
+def main() -> None:
+    """Run each comparison and the agent's own bench; --json prints one document."""
+    as_json = "--json" in sys.argv[1:]
+    results = {}
+    for script in COMPARISONS:
+        results[Path(script).stem] = _run(as_json, sys.executable, str(ROOT / script))
+    results["fisher-agent bench"] = _run(as_json, sys.executable, "-m", "fisher_agent.cli", "bench")
+    if as_json:
+        print(json.dumps(results))
+
+
+def _run(as_json: bool, *command: str) -> object:
+    if not as_json:
+        print(f"\n$ {' '.join(Path(c).name if c.startswith('/') else c for c in command)}", flush=True)
+        subprocess.run(command, check=True)
+        return None
+    done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    main()
