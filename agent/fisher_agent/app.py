@@ -23,7 +23,7 @@ from fisher_agent.report import Names
 from fisher_agent.runtime import Agent, Parts
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
-from fisher_agent.sources import open_source, rebind
+from fisher_agent.sources import check_topics, open_source, rebind
 from fisher_agent.stages import Message, Source
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
@@ -102,6 +102,7 @@ def build(config: Config, store: Store) -> Agent:
 def run(path: Path) -> None:
     """The daemon: returns after a clean stop; raises a FisherError, whose exit code the command line knows."""
     config = configuration.load(path)
+    check_topics(config)
     configure(config.log.level)
     find_bundle(config)
     store = open_store(config)

@@ -65,10 +65,10 @@ class BankLibrary:
 
     def load(self, machine: MachineConfig) -> tuple[Bank | None, str]:
         """The active bank, and why it cannot be used ("" where there is none, or it can)."""
-        version = self._files.active(machine.id)
-        if version is None:
-            return None, ""
         try:
+            version = self._files.active(machine.id)
+            if version is None:
+                return None, ""
             bank = Bank.from_bytes(self._files.read(machine.id, version))
             self._check(bank, machine)
         except (BadFile, BankMismatch) as error:

@@ -19,7 +19,7 @@ from fisher_agent.guess import Findings, Heard, examine
 from fisher_agent.report import Names
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
-from fisher_agent.sources import open_source
+from fisher_agent.sources import check_topics, open_source
 from fisher_agent.stages import Frame, Message
 from fisher_agent.stats import Stats
 from fisher_models.frontend import Frontend
@@ -31,12 +31,22 @@ TEMPLATE = "fisher-agent.toml"
 
 def main(path: Path, *, connect_s: float | None, json_: bool) -> int:
     """Check and print; the exit code is 0 or 2."""
+    document: dict[str, Any] = {"problems": [], "channels": [], "links": []}
+    problems: list[str] = document["problems"]
     try:
         config = configuration.load(path)
-        problems, frontend = _files(config)
     except ConfigError as error:
-        return _say({"problems": list(error.problems), "channels": [], "links": []}, json_)
-    document: dict[str, Any] = {"problems": problems, "channels": _views(config, frontend), "links": []}
+        problems += error.problems
+        return _say(document, json_)
+    for examine_part in (check_topics, _check_files):
+        try:
+            examine_part(config)
+        except ConfigError as error:
+            problems += error.problems
+    try:
+        document["channels"] = _views(config, Frontend(app.find_bundle(config).frontend))
+    except ConfigError as error:
+        problems += error.problems
     if connect_s is not None and not problems:
         asyncio.run(_connect(config, connect_s, document))
     return _say(document, json_)
@@ -57,10 +67,9 @@ def write_template(output: Path | None) -> None:
         raise ConfigError(f"{output} cannot be written: {error}") from error
 
 
-def _files(config: Config) -> tuple[list[str], Frontend]:
-    """Mistakes that show only on this box: the bundle, secrets, the state directory."""
+def _check_files(config: Config) -> None:
+    """ConfigError for mistakes that show only on this box: secrets, the state directory."""
     problems = []
-    frontend = Frontend(app.find_bundle(config).frontend)
     named: list[tuple[str, Any]] = [("mqtt", config.mqtt), ("influx", config.influx)]
     named += [(f"sources[{n}]", source) for n, source in enumerate(config.sources)]
     for where, section in named:
@@ -71,7 +80,8 @@ def _files(config: Config) -> tuple[list[str], Frontend]:
     folder = next((p for p in (config.state_dir, *config.state_dir.parents) if p.exists()), Path("/"))
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         problems.append(f"state_dir: {config.state_dir} cannot be written by this user ({folder} is not writable)")
-    return problems, frontend
+    if problems:
+        raise ConfigError(problems)
 
 
 def _views(config: Config, frontend: Frontend) -> list[dict[str, Any]]:

@@ -19,6 +19,9 @@ from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = parser().parse_args(argv)
+    from fisher_agent.logs import configure
+
+    configure("warning")  # on stderr: what a command prints is its result; the daemon and the demo set their own level
     try:
         return arguments.act(arguments) or 0
     except FisherError as error:

@@ -22,6 +22,7 @@ STAMPED_FORMATS = frozenset({"json", "fisher-frame/1"})
 MAX_WINDOW_S = 10.255  # FISHER's 1024 frames of 25 ms every 10 ms
 MIN_RATE_HZ = 1000.0
 MAX_RATE_HZ = 200_000.0
+STAND_INS = {"site": "-", "edge": "-", "id": "-", "rate_hz": MIN_RATE_HZ}  # to find mistakes beside a missing one
 
 Format = Literal["f32le", "f64le", "i16le", "i24le", "i32le", "json", "fisher-frame/1"]
 Kind = Literal["vibration", "current", "sound", "voltage", "process", "other"]
@@ -57,16 +58,18 @@ class WindowConfig(Strict):
 
 def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
     parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ValueError("a user or password does not belong in a url; use username and password_file")
     if parts.scheme not in schemes:
         raise ValueError(f"{url!r} must start with one of {', '.join(s + '://' for s in schemes)}")
     if not parts.hostname and parts.scheme != "ipc":
         raise ValueError(f"{url!r} names no host")
     try:
-        parts.port  # noqa: B018  (the property raises on a port that is no port)
+        port = parts.port
     except ValueError as error:
         raise ValueError(f"{url!r}: {error}") from error
-    if parts.username or parts.password:
-        raise ValueError("a user or password does not belong in a url; use username and password_file")
+    if parts.scheme == "tcp" and port is None:
+        raise ValueError(f"{url!r} names no port")
     return url
 
 
@@ -317,10 +320,11 @@ def parse(text: str, *, origin: str = "configuration") -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin} is not TOML: {error}") from error
+    document = _with_defaults(document)
     try:
-        config = Config.model_validate(_with_defaults(document))
+        config = Config.model_validate(document)
     except ValidationError as error:
-        raise ConfigError([_sentence(dict(e)) for e in error.errors()]) from error
+        raise ConfigError(_mistakes(document, [dict(e) for e in error.errors()])) from error
     if problems := list(_cross_checks(config)):
         raise ConfigError(problems)
     return config
@@ -349,27 +353,54 @@ def expand(topic: str, machine: str, channel: str) -> str:
     return topic.replace("{machine}", machine).replace("{channel}", channel)
 
 
-def _path(loc: tuple[int | str, ...]) -> str:
+def _mistakes(document: dict[str, Any], errors: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each error; and what `_cross_checks` finds, where the document can be read without them."""
+    # The union's own tag is no key.
+    by_place = {e["loc"][:2] + e["loc"][3:] if e["loc"][0] == "sources" else e["loc"]: e for e in errors}
+    for at in [at for at, e in by_place.items() if e["type"] == "too_short"]:
+        if any(len(p) > len(at) and p[: len(at)] == at for p in by_place):
+            del by_place[at]  # a list is not too short because of what is wrong in its only entry
+    sayings = {_path(at): _sentence(error, _path(at)) for at, error in by_place.items()}
+    try:
+        rest = _cross_checks(Config.model_validate(_without(document, set(by_place))))
+    except ValidationError:
+        rest = []
+    return [*sayings.values(), *(p for p in rest if p.partition(": ")[0] not in sayings)]
+
+
+def _without(node: Any, wrong: set[tuple[int | str, ...]], at: tuple[int | str, ...] = ()) -> Any:
+    """A copy in which wrong values are left out, or replaced where one is required."""
+    if isinstance(node, list):
+        return [_without(value, wrong, (*at, n)) for n, value in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    copy = {k: _without(value, wrong, (*at, k)) for k, value in node.items() if (*at, k) not in wrong}
+    return copy | {k: v for k, v in STAND_INS.items() if (*at, k) in wrong}
+
+
+def _path(keys: tuple[int | str, ...]) -> str:
     path = ""
-    for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part not in ("mqtt", "zmq") or not path.startswith("sources["):  # the union's own tag is no key
-            path += f".{part}" if path else part
+    for part in keys:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 
 
-def _sentence(error: dict[str, Any]) -> str:
-    path, kind = _path(error["loc"]), error["type"]
+def _sentence(error: dict[str, Any], path: str) -> str:
+    kind = error["type"]
     if kind == "extra_forbidden":
         return f"{path}: unknown key; see `fisher-agent init` for the keys there are"
     if kind == "missing":
         return f"{path}: is required and missing"
+    if kind.startswith("union_tag"):
+        return f"{path}.type: is required and must be 'mqtt' or 'zmq'"
     message = re.sub(r"^Value error, ", "", error["msg"])
     shown = repr(error["input"])
-    given = f" (is {shown})" if not isinstance(error["input"], dict | list) and len(shown) < 80 else ""
-    if kind == "string_pattern_mismatch" and error.get("ctx", {}).get("pattern", "").startswith("^[A-Za-z0-9_-]"):
-        message = "must be 1 to 48 of A-Z a-z 0-9 _ -"
+    # A validator's own sentence repeats what may be repeated: a url can hold a password.
+    plain = kind != "value_error" and not isinstance(error["input"], dict | list) and len(shown) < 80
+    given = f" (is {shown})" if plain else ""
+    if kind == "string_pattern_mismatch":
+        topic = "must be words with / between them, without spaces, # and +, not beginning with / or $"
+        message = "must be 1 to 48 of A-Z a-z 0-9 _ -" if path.rpartition(".")[2] != "prefix" else topic
     return f"{path}: {message}{given}"
 
 

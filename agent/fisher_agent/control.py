@@ -139,6 +139,8 @@ async def serve(agent: Agent) -> None:
 
 async def _session(agent: Agent, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     def say(done: int, total: int) -> None:
+        if reader.at_eof():
+            raise Unavailable("the client has left")
         writer.write(json.dumps({"progress": [done, total]}).encode() + b"\n")
 
     with contextlib.suppress(ConnectionError):
@@ -148,8 +150,8 @@ async def _session(agent: Agent, reader: asyncio.StreamReader, writer: asyncio.S
             if verb is None:
                 raise ConfigError(f"{request.get('verb')!r} is not a verb of the control socket")
             answer = {"ok": True, "result": await verb(agent, request, say)}
-        except (ValueError, AttributeError):
-            answer = {"ok": False, "error": "the request is not one JSON object on one line", "exit": 2}
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            answer = {"ok": False, "error": f"the request is not one JSON object as expected: {error!r}", "exit": 2}
         except FisherError as error:
             answer = {"ok": False, "error": str(error), "exit": exit_code(error)}
         writer.write(json.dumps(answer).encode() + b"\n")
@@ -275,8 +277,12 @@ async def _in_turns(agent: Agent, say: Say, work: Callable[..., Any]) -> Any:
     """Run a long computation in a thread of its own, whose model batches take turns with live windows."""
     loop = asyncio.get_running_loop()
 
+    def tell(done: int, total: int) -> None:
+        with contextlib.suppress(Unavailable):  # what was heard is learnt, whether anybody still waits for it or not
+            say(done, total)
+
     def progress(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(say, done, total)
+        loop.call_soon_threadsafe(tell, done, total)
 
     return await asyncio.to_thread(work, embedder=TakingTurns(agent), progress=progress)
 

@@ -74,6 +74,7 @@ class Ledger:
     async def verdict(self, live: LiveMachine, verdict: Verdict, *, latency_ms: float, mono_s: float) -> None:
         """One verdict: its points, its state, and whatever transition it caused. Call `flush` after a batch."""
         code = await self._fault_code(verdict.machine, verdict.fault)
+        severe = live.alarms.anomaly.severe
         transitions = live.judged(verdict, fault_code=code)
         level = live.level(mono_s=mono_s)
         self._points += verdict_points(
@@ -87,6 +88,10 @@ class Ledger:
         )
         if transitions:
             await self.transitions(live, transitions)
+        elif severe != live.alarms.anomaly.severe:
+            # No transition, but an HMI that reads the alarm object must see how grave it is now.
+            alarm = self._object(live, live.alarms.anomaly)
+            self._board.show(self.names.machine(verdict.machine, "alarm", str(alarm["alarm"])), as_json(alarm))
         state = state_object(verdict, level=level, fault_code=code, model=self._model.digest)
         self._board.show(self.names.machine(verdict.machine, "state"), as_json(state))
         if verdict.scored:
@@ -205,6 +210,10 @@ class Ledger:
             return UNKNOWN_FAULT_CODE
         codes = self._codes.setdefault(machine, {})
         if fault not in codes:
-            codes[fault] = await self._in_store(self._store.fault_code, machine, fault)
+            try:
+                codes[fault] = await self._in_store(self._store.fault_code, machine, fault)
+            except Unavailable as error:  # a code that is not on the disk may be given to another class one day
+                self.problem = str(error)
+                return UNKNOWN_FAULT_CODE
             self._board.show(self.names.machine(machine, "faults"), fault_table(codes))
         return codes[fault]

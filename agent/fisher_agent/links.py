@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import structlog
 
-from fisher_agent.errors import Unavailable
+from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.retry import Backoff
 
 T = TypeVar("T")
@@ -81,7 +81,9 @@ class Links:
                     connected, opened_s = True, time.monotonic()
                     await use(thing)
                     return
-            except Unavailable as error:
+            except (Unavailable, ConfigError) as error:
+                if isinstance(error, ConfigError) and not link.tried.is_set():
+                    raise  # found at the start; later, as while a secret is replaced, it must not end the watching
                 lived_s = time.monotonic() - opened_s
                 short_lived = short_lived + 1 if connected and lived_s < SHORT_LIVED_S else 0
                 problem = str(error)
@@ -92,7 +94,7 @@ class Links:
                     log.warning("unavailable", link=name, error=problem)
                 link.problem = problem
                 link.tried.set()
-                delay = backoff.after(lived_s, told_s=error.retry_after_s)
+                delay = backoff.after(lived_s, told_s=getattr(error, "retry_after_s", None))
             if self._ending.is_set():
                 return
             with contextlib.suppress(TimeoutError):

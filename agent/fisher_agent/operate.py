@@ -17,6 +17,7 @@ from fisher_agent.files import parse_channels, read_many
 from fisher_agent.gather import Gatherer
 from fisher_agent.report import Names, alarm_messages, alarm_point
 from fisher_agent.sources import open_source
+from fisher_agent.sources.replay import blocks
 from fisher_agent.stages import Verdict
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
@@ -137,8 +138,10 @@ def score(
     frames = read_many(
         files, machine=machine, rate_hz=rate_hz, channel_map=parse_channels(channels), window=config.window
     )
+    # Whole channels one after another would leave the later ones hopelessly late; in blocks they come as from sensors.
+    uncut = {(machine.id, c.id) for c in machine.channels if c.snapshot}
     rows = []
-    for frame in frames:
+    for frame in blocks(frames, uncut=uncut):
         rows += [_row(v) for v in pipeline.process(gatherer.push(frame))]
     rows += [_row(v) for v in pipeline.process(gatherer.flush())]
     engine.embedder.close()

@@ -16,6 +16,7 @@ from fisher_agent.errors import ConfigError
 from fisher_agent.live import LiveMachine
 from fisher_agent.logs import configure
 from fisher_agent.runtime import Agent
+from fisher_agent.sources import check_topics
 
 LIVE_KEYS = frozenset({"machines", "log", "enroll"})
 log = structlog.get_logger()
@@ -25,6 +26,7 @@ async def reload(agent: Agent, path: Path) -> None:
     """Apply the file, or keep everything as it is and say why."""
     try:
         new = await asyncio.to_thread(configuration.load, path)
+        check_topics(new)
     except ConfigError as error:
         log.error("reload_refused", problems=list(error.problems))
         return

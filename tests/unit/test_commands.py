@@ -31,9 +31,9 @@ def test_an_occurrence_may_come_in_any_form_that_an_hmi_makes_of_it(payload: str
 @pytest.mark.parametrize(
     "payload",
     [
-        "true", "false", "0.5", "42.0", '""', '" "', '"4 2"', '"4_2"', '"+42"', '"-1"', "-1", "1e3", "null", "[]", "[42]",
+        "true", "false", "0.5", "42.0", '""', '" "', '"4 2"', '"4_2"', '"+42"', '"-1"', "-1", "1e3", "null", "[]",
         '"²"', '"٤٢"', str(2**63), '"' + "9" * 40 + '"', "9" * 400, '{"occurrence": true}', '{"occurrence": [1]}',
-        '{"occurrence": {}}', '{"occurrence": ""}', "NaN", "Infinity",
+        '{"occurrence": {}}', '{"occurrence": ""}', "NaN", "Infinity", "[42]",
     ],
 )  # fmt: skip
 def test_what_is_no_whole_number_is_refused(payload: str) -> None:
@@ -91,13 +91,17 @@ def test_text_that_could_not_be_repeated_on_a_topic_is_refused(key: str, value: 
 def test_a_command_that_is_not_of_this_minute_is_refused(ts: object) -> None:
     with pytest.raises(RefusedCommand, match="ts is") as refused:
         read({"occurrence": 1, "ts": ts, "by": "anna"})
-    assert refused.value.command == Command("ack", "press-07", occurrence=1, by="anna", ts_ms=refused.value.command.ts_ms)  # type: ignore[union-attr]
+    assert refused.value.command is not None
+    assert (refused.value.command.occurrence, refused.value.command.by) == (1, "anna")
 
 
 @pytest.mark.parametrize(
     "ts",
-    [NOW_MS, str(NOW_MS), NOW_MS - MAX_AGE_MS, NOW_MS / 1, "2026-11-18T11:06:40+00:00", "2026-11-18T11:06:40", 0, "", None],
-)  # fmt: skip
+    [
+        *(0, "", None, NOW_MS, str(NOW_MS), NOW_MS - MAX_AGE_MS, float(NOW_MS)),
+        *("2026-11-18T11:06:40+00:00", "2026-11-18T11:06:40"),
+    ],
+)
 def test_a_time_is_milliseconds_or_iso_or_nothing(ts: object) -> None:
     assert read({"occurrence": 1, "ts": ts}).occurrence == 1
 

@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 from fisher_agent import app
+from fisher_agent.console import Console as Progress
 from fisher_agent.control import enroll_recording, listen
 from fisher_agent.demo.scenario import ENROLL_S, MILL, MOTOR, NORMAL_S, PATIENCE_S, configuration, enrolled
 from fisher_agent.errors import Unavailable
@@ -34,6 +35,9 @@ from fisher_agent.waveforms import Recording
 SHARE = 0.35  # of this box's time that the demo's windows may take: sets how much faster than real time it plays
 MAX_SPEED = 16.0
 PLANT_START_S = 30.0
+NARRATE_S = 3.0
+BARS = "▁▂▃▄▅▆▇█"
+BAR_WIDTH = 60
 
 
 @dataclass(slots=True)
@@ -52,7 +56,11 @@ def main(*, once: bool, json_: bool) -> int:
     configure("error")
     out = Console(file=sys.stderr if json_ else sys.stdout, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="fisher-demo-") as folder:
-        result = asyncio.run(_demo(Path(folder), out, once=once))
+        try:
+            result = asyncio.run(_demo(Path(folder), out, once=once))
+        except KeyboardInterrupt:
+            out.print("stopped")
+            return 0
     if json_:
         print(json.dumps(result))
     return 0 if result["detection_delay_s"] >= 0 else 1
@@ -90,8 +98,9 @@ async def _demo(folder: Path, out: Console, *, once: bool) -> dict[str, Any]:
 async def _story(agent: Agent, plant: "Plant", seen: Seen, out: Console) -> dict[str, Any]:
     mill = agent.config.machine(MILL)
     out.print(f"\n[bold]1. learn[/]  {MILL}: {ENROLL_S:.0f} s of normal running, live from the broker")
-    recording = await listen(agent, mill, ENROLL_S, _quiet)
-    learnt = await enroll_recording(agent, mill, recording, _quiet)
+    with Progress(quiet=out.file is sys.stderr) as bar:
+        recording = await listen(agent, mill, ENROLL_S, bar.progress)
+        learnt = await enroll_recording(agent, mill, recording, bar.progress)
     for line in learnt["lines"]:
         out.print(f"   {line}")
     await _learn_motor(agent, out)
@@ -100,9 +109,10 @@ async def _story(agent: Agent, plant: "Plant", seen: Seen, out: Console) -> dict
         f"\n[bold]2. watch[/]  {NORMAL_S:.0f} s of normal running; the real motor's held-out recordings beside it"
     )
     since_ns = agent.machines[MILL].judged_ns
-    await plant.say("recordings")
-    labels = await plant.recordings()
-    await _until(agent, since_ns + NORMAL_S * 1e9)
+    async with _narrating(agent, since_ns, out):
+        await plant.say("recordings")
+        labels = await plant.recordings()
+        await _until(agent, since_ns + NORMAL_S * 1e9)
     normal = [score for _, score in await _scores(agent, MILL, since_ns)]
     out.print(
         f"   {MILL}: {len(normal)} windows, median score {np.median(normal):.2f}, largest {max(normal):.2f} (limit 1.0)"
@@ -118,7 +128,8 @@ async def _story(agent: Agent, plant: "Plant", seen: Seen, out: Console) -> dict
     def found() -> list[dict[str, Any]]:
         return [e for e in seen.raised(MILL) if e["ts_raised"] * 1_000_000 >= fault_ns]
 
-    await _until(agent, fault_ns + PATIENCE_S * 1e9, or_when=found)
+    async with _narrating(agent, fault_ns, out):
+        await _until(agent, fault_ns + PATIENCE_S * 1e9, or_when=found)
     delay_s = -1.0
     if alarms := found():
         alarm = alarms[0]
@@ -218,7 +229,7 @@ class Plant:
 async def _plant(port: int, speed: float) -> AsyncIterator[Plant]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fisher_agent.demo.plant", str(port), str(speed),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,  # Ctrl-C ends the story
     )  # fmt: skip
     plant = Plant(process)
     try:
@@ -278,6 +289,28 @@ async def _stay(agent: Agent, seen: Seen, out: Console) -> None:
         told = len(seen.events)
         if (verdict := agent.machines[MILL].verdict) is not None:
             out.print(f"   [dim]{MILL} score {verdict.score:.2f}, {agent.stats.total('windows_embedded')} windows[/]")
+
+
+@asynccontextmanager
+async def _narrating(agent: Agent, since_ns: int, out: Console) -> AsyncIterator[None]:
+    """Say how the mill's score goes while something is waited for: a bar per window, full at twice the limit."""
+
+    async def narrate() -> None:
+        told_ns = since_ns
+        while True:
+            await asyncio.sleep(NARRATE_S)
+            if rows := await _scores(agent, MILL, told_ns + 1):
+                told_ns = rows[-1][0]
+                line = "".join(BARS[min(len(BARS) - 1, int(score / 2 * len(BARS)))] for _, score in rows[-BAR_WIDTH:])
+                out.print(f"   [dim]{(told_ns - since_ns) / 1e9:5.0f} s  {line}  score {rows[-1][1]:.2f}[/]")
+
+    task = asyncio.create_task(narrate(), name="narrator")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def _until(agent: Agent, t_ns: float, *, or_when: Callable[[], object] = lambda: False) -> None:
