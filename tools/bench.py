@@ -1,4 +1,4 @@
-"""`make bench`: every speed claim, measured in one run as a ratio against a named alternative, then this box's figures."""
+"""`make bench`: every speed claim as a ratio against a named alternative, measured in one run, then this box."""
 
 import json
 import subprocess

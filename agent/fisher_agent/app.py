@@ -82,6 +82,13 @@ def build(config: Config, store: Store) -> Agent:
     def source(wanted: SourceConfig, now: Config) -> Source:
         return open_source(wanted, now, client_id=names.client_id(f"raw-{wanted.name}"), stats=stats)
 
+    # Constructors check and do not connect: what is wrong with a file or a binding shows here, before any I/O.
+    for wanted in config.sources:
+        source(wanted, config)
+    if mqtt:
+        plant("check", Message("check", b""))
+    if influx:
+        InfluxSink(influx)
     return Agent(
         Parts(
             config=config,

@@ -77,6 +77,11 @@ def _check_files(config: Config) -> None:
             file = getattr(section, key)
             if key.endswith("_file") and file is not None and not os.access(file, os.R_OK):
                 problems.append(f"{where}.{key}: {file} cannot be read by this user")
+    for source in config.sources:
+        try:
+            open_source(source, config, client_id="check", stats=Stats())
+        except ConfigError as error:
+            problems += error.problems
     folder = next((p for p in (config.state_dir, *config.state_dir.parents) if p.exists()), Path("/"))
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         problems.append(f"state_dir: {config.state_dir} cannot be written by this user ({folder} is not writable)")

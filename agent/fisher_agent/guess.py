@@ -151,13 +151,23 @@ def _signal_like(x: NDArray[np.float64], name: str) -> bool:
         return True
     if name.startswith("f"):
         return float(np.log2(nonzero).std()) < EXPONENT_SPREAD and 1e-12 < float(np.median(nonzero)) < 1e12
-    # A float's or a wider integer's low words fill the whole range evenly; its high words do not.
-    full = 2.0 ** {"i16le": 15, "i24le": 23, "i32le": 31}[name]
-    phases = [x[k::step] / full for step in (2, 3, 4) for k in range(step)]
-    return not any(_uniform(p) for p in phases)
+    if name == "i32le":
+        return _wide(x.astype(np.int64))
+    # A float's or a wider integer's low words fill the whole range evenly, and the high words of a small one only
+    # extend its sign; a signal does neither.
+    full = 2.0 ** {"i16le": 15, "i24le": 23}[name]
+    phases = [x[k::step] for step in (2, 3, 4) for k in range(step)]
+    return not any(_uniform(p / full) or set(np.unique(p)) == {-1.0, 0.0} for p in phases)
 
 
-def _uniform(x: NDArray[np.float64]) -> bool:
+def _wide(x: NDArray[np.int64]) -> bool:
+    """Whether integers are wider than 16 bits or extend their sign, instead of being two samples of 16 bits each."""
+    low, high = (x & 0xFFFF) - 0x8000, x >> 16
+    small = float(np.isin(high, (-1, 0)).mean()) > 0.9
+    return small or not (x & 0xFFFF).any() or _uniform(low / 2.0**15, memory=1.1)
+
+
+def _uniform(x: NDArray[np.float64], *, memory: float = 0.3) -> bool:
     """Whether values fill -1..1 evenly and without memory: variance 1/3, kurtosis 1.8, neighbours unrelated."""
     if x.size < MIN_SAMPLES // 4:
         return False
@@ -166,8 +176,8 @@ def _uniform(x: NDArray[np.float64]) -> bool:
     if not 0.25 < variance < 0.42:
         return False
     kurtosis = float(np.mean(centred**4)) / variance**2
-    memory = abs(float(np.mean(centred[1:] * centred[:-1]))) / variance
-    return kurtosis < 2.1 and memory < 0.3
+    related = abs(float(np.mean(centred[1:] * centred[:-1]))) / variance
+    return kurtosis < 2.1 and related < memory
 
 
 def _rate_guesses(heard: Heard, rate_hz: float) -> list[str]:
@@ -211,14 +221,16 @@ def _level_guesses(heard: Heard, x: NDArray[np.float64], rms: float, clipped: fl
 
 
 def _clipped(x: NDArray[np.float64]) -> float:
-    """Share of samples at the extreme value, where they stand there in runs and far more than just below it."""
-    if x.size < MIN_SAMPLES or np.ptp(x) == 0:
-        return 0.0
-    size = np.abs(x)
-    rail = size >= size.max() * (1 - 1e-9)
-    below = size[~rail]
-    if not below.size or not (rail[2:] & rail[1:-1] & rail[:-2]).any():
-        return 0.0
-    step = size.max() - below.max()  # of the converter, where it is a coarse one
-    near = int((below > size.max() - max(1.5 * step, 0.01 * size.max())).sum())
+    """Share of samples at the rails of the converter."""
+    return _at_top(x) + _at_top(-x) if x.size >= MIN_SAMPLES else 0.0
+
+
+def _at_top(x: NDArray[np.float64]) -> float:
+    """Share of samples at the largest value, where they stand there in runs and far more than just below it."""
+    rail = x == x.max()
+    below = x[~rail]
+    if 2 * below.size <= x.size or not (rail[2:] & rail[1:-1] & rail[:-2]).any():
+        return 0.0  # what a signal is at most of the time is its resting value
+    step = x.max() - below.max()  # of the converter, where it is a coarse one
+    near = int((below > x.max() - max(1.5 * step, 0.005 * np.ptp(x))).sum())
     return float(rail.mean()) if int(rail.sum()) > RAIL * near else 0.0

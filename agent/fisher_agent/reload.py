@@ -17,6 +17,7 @@ from fisher_agent.live import LiveMachine
 from fisher_agent.logs import configure
 from fisher_agent.runtime import Agent
 from fisher_agent.sources import check_topics
+from fisher_agent.wire import decoder_for
 
 LIVE_KEYS = frozenset({"machines", "log", "enroll"})
 log = structlog.get_logger()
@@ -26,6 +27,8 @@ async def reload(agent: Agent, path: Path) -> None:
     """Apply the file, or keep everything as it is and say why."""
     try:
         new = await asyncio.to_thread(configuration.load, path)
+        for wanted in new.sources:
+            decoder_for(new, wanted.name)  # finds channels of one topic that contradict each other
         check_topics(new)
     except ConfigError as error:
         log.error("reload_refused", problems=list(error.problems))

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from pathlib import Path
 from typing import Literal, Self, TypeVar
 from urllib.parse import urlencode
 
@@ -28,6 +27,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
 from fisher_agent.config import InfluxConfig
+from fisher_agent.credentials import secret
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.stages import Rejected
 
@@ -210,17 +210,8 @@ class _Connection:
 def _credentials(config: InfluxConfig) -> str:
     """A token, `user:password`, or "" where none is configured; ConfigError where a file cannot be read."""
     if config.username is None:
-        return _secret("influx.token_file", config.token_file)
-    return f"{config.username}:{_secret('influx.password_file', config.password_file)}"
-
-
-def _secret(key: str, path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{key}: {path} cannot be read: {error}") from error
+        return secret("influx.token_file", config.token_file) or ""
+    return f"{config.username}:{secret('influx.password_file', config.password_file) or ''}"
 
 
 def _authorization(credentials: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
@@ -14,7 +13,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fisher_agent.config import MqttConfig
-from fisher_agent.errors import ConfigError, Unavailable
+from fisher_agent.credentials import secret, tls
+from fisher_agent.errors import Unavailable
 from fisher_agent.stages import Message
 
 CONNECT_TIMEOUT_S = 10.0
@@ -36,8 +36,8 @@ class PlantLink:
         self._will = will
         self._client: aiomqtt.Client | None = None
         self._version5 = config.version != "3.1.1"
-        self._tls = _tls(config) if config.tls else None
-        self._password = _secret(config)
+        self._tls = tls("mqtt", config)
+        self._password = secret("mqtt.password_file", config.password_file)
 
     @property
     def version5(self) -> bool:
@@ -151,22 +151,3 @@ def _reason(error: BaseException) -> int | None:
 def _may_be_the_version(error: aiomqtt.MqttError) -> bool:
     """A broker without MQTT 5 refuses the version, or just hangs up; one that is not there refuses the socket."""
     return _reason(error) in UNSUPPORTED_VERSION or (_reason(error) is None and "refused" not in str(error))
-
-
-def _tls(config: MqttConfig) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
-        if config.cert_file:
-            context.load_cert_chain(config.cert_file, config.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"mqtt: the TLS files cannot be used: {error}") from error
-    return context
-
-
-def _secret(config: MqttConfig) -> str | None:
-    if config.password_file is None:
-        return None
-    try:
-        return config.password_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"mqtt.password_file: {config.password_file} cannot be read: {error}") from error

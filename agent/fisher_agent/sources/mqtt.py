@@ -2,14 +2,14 @@
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from fisher_agent.config import MqttSource
-from fisher_agent.errors import ConfigError, Unavailable
+from fisher_agent.credentials import secret, tls
+from fisher_agent.errors import Unavailable
 from fisher_agent.sources.intake import QUEUE_BYTES, Intake, Tap
 from fisher_agent.sources.mqttlink import Client, Link, Refused
 from fisher_agent.stages import Frame
@@ -43,8 +43,8 @@ class MqttFrames:
         self._topics = decoder.topics
         self._client_id = client_id
         self._intake = Intake(config.name, decoder, stats=stats, queue_bytes=queue_bytes, tap=tap)
-        self._password = _secret(config)
-        self._tls = _tls(config) if config.tls else None
+        self._password = secret(f"source {config.name!r}: password_file", config.password_file)
+        self._tls = tls(f"source {config.name!r}", config)
         self._link: Link | None = None
 
     async def __aenter__(self) -> Self:
@@ -132,22 +132,3 @@ class MqttFrames:
 def _close_late(opening: asyncio.Future[socket.socket]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
-
-
-def _tls(config: MqttSource) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
-        if config.cert_file:
-            context.load_cert_chain(config.cert_file, config.key_file)
-    except OSError as error:
-        raise ConfigError(f"source {config.name!r}: the TLS files cannot be used: {error}") from error
-    return context
-
-
-def _secret(config: MqttSource) -> str | None:
-    if config.password_file is None:
-        return None
-    try:
-        return config.password_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"source {config.name!r}: password_file cannot be read: {error}") from error
