@@ -15,12 +15,13 @@ from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.config import Config, SourceConfig
 from fisher_agent.control import obey, serve
-from fisher_agent.errors import ConfigError, FisherError
+from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.ledger import Model
 from fisher_agent.logs import configure
 from fisher_agent.reload import reload
 from fisher_agent.report import Names
 from fisher_agent.runtime import Agent, Parts
+from fisher_agent.service import keep_heap_small
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.sources import check_topics, open_source, rebind
@@ -111,12 +112,17 @@ def run(path: Path) -> None:
     config = configuration.load(path)
     check_topics(config)
     configure(config.log.level)
+    keep_heap_small()
     find_bundle(config)
     store = open_store(config)
     try:
         asyncio.run(_run(config, store, path))
     except* FisherError as group:
-        raise _first(group) from group
+        error = _first(group)
+        if isinstance(error, BadFile):
+            # The next start sets a damaged database aside; 2 would tell the service manager that there must be none.
+            raise Unavailable(str(error)) from group
+        raise error from group
     finally:
         store.close()
 
@@ -132,14 +138,16 @@ async def _run(config: Config, store: Store, path: Path) -> None:
         killer.daemon = True
         killer.start()
 
-    reloads: set[asyncio.Task[None]] = set()
+    hangup = asyncio.Event()
 
-    def hup() -> None:
-        task = asyncio.create_task(reload(agent, path), name="reload")
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
+    async def reloads(agent: Agent) -> None:
+        """One at a time, and what goes wrong half-way ends the process: no machine may be forgotten silently."""
+        while await hangup.wait():
+            hangup.clear()
+            await reload(agent, path)
 
-    loop.add_signal_handler(signal.SIGHUP, hup)
+    agent.parts.services = (*agent.parts.services, reloads)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await agent.run()

@@ -93,7 +93,7 @@ def measure() -> dict[str, Any]:
         "knn_us_per_query": query_us,
         "channels_25k6_sustained": int(SHARE * hop * 1e6 / per_window_us),
         "rss_mb": rss_bytes() / 1e6,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         "model_open_s": open_s,
         "start_up_s": _start_up_s(),
     }
@@ -130,5 +130,7 @@ def _start_up_s() -> float:
     """A fresh interpreter up to a proven model."""
     code = "from fisher_agent import app, bench, config; app.open_engine(config.parse(bench.CONFIG))"
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)  # noqa: S603  (our own interpreter)
+    subprocess.run(  # noqa: S603  (our own interpreter)
+        [sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return time.perf_counter() - began

@@ -20,9 +20,9 @@ class Board:
         self._dirty: dict[str, None] = {}  # ordered: topics go out in the order in which they changed
         self._live: deque[Message] = deque(maxlen=MAX_LIVE)
 
-    def show(self, topic: str, payload: bytes | str | float) -> bool:
+    def show(self, topic: str, payload: bytes | str | float, *, qos: int = 1) -> bool:
         """Set a retained topic; returns whether its value changed."""
-        message = retained(topic, payload)
+        message = retained(topic, payload, qos=qos)
         if self._shown.get(topic) == message:
             return False
         self._shown[topic] = message
@@ -43,6 +43,10 @@ class Board:
     def say(self, message: Message) -> None:
         """Queue a live message."""
         self._live.append(message)
+
+    def forget_live(self) -> None:
+        """Drop the live messages that nobody could hear: there was no connection."""
+        self._live.clear()
 
     def renew(self) -> None:
         """Mark everything as still to be sent: after a connect, and every minute for brokers that forget."""

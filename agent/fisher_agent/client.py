@@ -1,16 +1,26 @@
 """The command line's side of the control socket: ask the running daemon, or say that none runs."""
 
 import json
+import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fisher_agent.config import Config
-from fisher_agent.control import socket_path
+from fisher_agent.control import RUN_DIR, SOCKET
 from fisher_agent.errors import BadFile, ConfigError, FisherError, NotLearnt, Unavailable
 
 CONNECT_S = 5.0
 Progress = Callable[[int, int], None]
+
+
+def _socket_of(config: Config) -> Path:
+    """Where the daemon listens; it chose by what its own user may write, which may be more or less than ours."""
+    if config.control_socket is not None:
+        return config.control_socket
+    places = (RUN_DIR / SOCKET, config.state_dir / SOCKET)
+    return next((p for p in places if os.access(p, os.F_OK)), places[-1])
 
 
 def daemon_answers(config: Config) -> bool:
@@ -18,10 +28,10 @@ def daemon_answers(config: Config) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(CONNECT_S)
         try:
-            probe.connect(str(socket_path(config)))
+            probe.connect(str(_socket_of(config)))
         except PermissionError as error:
             raise Unavailable(
-                f"the daemon's control socket {socket_path(config)} may not be used by this user; "
+                f"the daemon's control socket {_socket_of(config)} may not be used by this user; "
                 "run as root or as a member of its group"
             ) from error
         except OSError:
@@ -33,9 +43,9 @@ def ask(config: Config, verb: str, *, progress: Progress | None = None, **argume
     """Send one request and wait for its result; raises the error that the daemon reports."""
     with socket.socket(socket.AF_UNIX) as channel:
         try:
-            channel.connect(str(socket_path(config)))
+            channel.connect(str(_socket_of(config)))
         except OSError as error:
-            raise Unavailable(f"no daemon answers on {socket_path(config)}: {error}") from error
+            raise Unavailable(f"no daemon answers on {_socket_of(config)}: {error}") from error
         channel.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
         with channel.makefile("rb") as lines:
             for line in lines:

@@ -31,6 +31,7 @@ from fisher_agent.waveforms import Recording
 
 MAX_REQUEST = 1_000_000
 RUN_DIR = Path("/run/fisher-agent")
+SOCKET = "ctl.sock"
 DONE_COMMANDS = 1000  # ids whose repetition is a no-op
 Say = Callable[[int, int], None]
 Request = Mapping[str, Any]
@@ -42,7 +43,7 @@ def socket_path(config: Config) -> Path:
     if config.control_socket is not None:
         return config.control_socket
     writable = RUN_DIR.is_dir() and os.access(RUN_DIR, os.W_OK)
-    return (RUN_DIR if writable else config.state_dir) / "ctl.sock"
+    return (RUN_DIR if writable else config.state_dir) / SOCKET
 
 
 # -- MQTT -------------------------------------------------------------------------------------------------------------
@@ -88,15 +89,15 @@ async def _command(
             raise RefusedCommand(f"{verb!r} is not allowed; mqtt.commands has: {', '.join(verbs) or 'none'}", command)
         if verb not in OPERATOR_VERBS:
             raise RefusedCommand(f"{verb!r} is not supported by this version", command)
-        if command.id and command.id in done:
-            return done[command.id]
+        if command.id and (repeated := done.get(f"{machine}/{verb}/{command.id}")):
+            return repeated
         error = await OPERATOR_VERBS[verb](agent, command)
     except RefusedCommand as refused:
         command, error = refused.command or command, str(refused)
     result = command.result(error, now_ms=now_ms)
     log.info("command", **{"machine": machine, "verb": verb, **result})
     if command.id:
-        done[command.id] = result
+        done[f"{machine}/{verb}/{command.id}"] = result
         while len(done) > DONE_COMMANDS:
             done.pop(next(iter(done)))
     return result
@@ -123,8 +124,8 @@ OPERATOR_VERBS: dict[str, Callable[[Agent, Command], Awaitable[str]]] = {"ack": 
 async def serve(agent: Agent) -> None:
     """Listen on the control socket until cancelled."""
     path = socket_path(agent.config)
-    path.unlink(missing_ok=True)  # left by a killed daemon; the lock on state_dir says that it is gone
     try:
+        path.unlink(missing_ok=True)  # left by a killed daemon; the lock on state_dir says that it is gone
         server = await asyncio.start_unix_server(partial(_session, agent), path=path, limit=MAX_REQUEST)
     except OSError as error:
         log.error("control_socket_unusable", path=str(path), error=str(error))
@@ -192,8 +193,7 @@ async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
         **agent.health(),
         "machines": {
             m.config.id: {
-                "enrolled": bool(m.verdict and m.verdict.enrolled)
-                or agent.pipeline.judges[m.config.id].bank is not None,
+                "enrolled": (judge := agent.pipeline.judges.get(m.config.id)) is not None and judge.bank is not None,
                 "running": bool(m.verdict and m.verdict.running),
                 "score": m.verdict.score if m.verdict and m.verdict.scored else None,
                 "level": m.level(mono_s=time.monotonic()).name.lower(),

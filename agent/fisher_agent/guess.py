@@ -97,10 +97,9 @@ def _at_rate(heard: Heard, rate_hz: float) -> bool:
 def _other_format(heard: Heard) -> str | None:
     """A format that fits what was heard better than the configured one; None where the configured one fits."""
     configured = heard.channel.format
-    body = b"".join(heard.payloads)
-    if body[:4] == b"FSH1":
+    if all(p.startswith(b"FSH1") for p in heard.payloads):
         return "fisher-frame/1" if configured != "fisher-frame/1" else None
-    if body[:1] == b"{" and b'"' in body[:200]:
+    if all(p.lstrip().startswith(b'{"') for p in heard.payloads):
         return "json" if configured != "json" else None
     if configured not in WIDTHS:
         return next(iter(_plausible(heard)), None) or "a bare format (f32le, i16le, ...)"

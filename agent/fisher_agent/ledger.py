@@ -30,7 +30,8 @@ from fisher_agent.stages import Message, Point, Verdict
 from fisher_agent.stats import Stats
 from fisher_agent.store import Score, Store
 
-MAX_UNSAVED = 20_000  # entries that wait for a disk; beyond it points are dropped, oldest first, and counted
+MAX_UNSAVED = 20_000  # entries that wait for a disk; beyond it the oldest are dropped, and their points counted
+MAX_UNSAVED_POINTS = 50_000  # in those entries together, about 30 MB
 InStore = Callable[..., Awaitable[Any]]
 log = structlog.get_logger()
 
@@ -65,6 +66,7 @@ class Ledger:
         self._points: list[Point] = []
         self._scores: list[Score] = []
         self._unsaved: deque[tuple[partial[None], int]] = deque()
+        self._unsaved_points = 0
 
     async def load(self, machine: str) -> None:
         """Read the table of fault codes and show it."""
@@ -121,23 +123,19 @@ class Ledger:
         """Alarms that changed: state, journal and outbox in one transaction, then the board."""
         points, self._points = self._points, []
         messages: list[Message] = []
+        said: list[dict[str, Any]] = []
         for transition in transitions:
             alarm = self._object(live, transition.alarm)
             points.append(alarm_point(self.names, alarm))
             messages += alarm_messages(self.names, alarm)
-            log.info(
-                "alarm",
-                machine=alarm["machine"],
-                alarm=alarm["alarm"],
-                state=alarm["state"],
-                occurrence=alarm["occurrence"],
-                text=alarm["text"],
-            )
+            said.append({key: alarm[key] for key in ("machine", "alarm", "state", "occurrence", "text")})
         alarms = [t.alarm for t in transitions]
         job = partial(
             self._store.commit_alarms, live.config.id, alarms, live.alarms.occurrence, points=points, messages=messages
         )
         saved = await self._save(job, len(points))
+        for facts in said:
+            log.info("alarm", **facts)
         for message in messages:
             if message.retain and saved:
                 self._board.adopt(message)
@@ -168,13 +166,14 @@ class Ledger:
     async def retry(self) -> None:
         """Try what the disk did not take, oldest first."""
         while self._unsaved:
-            job, _ = self._unsaved[0]
+            entry = self._unsaved[0]
             try:
-                await self._in_store(job)
+                await self._in_store(entry[0])
             except Unavailable as error:
                 self.problem = str(error)
                 return
-            self._unsaved.popleft()
+            if self._unsaved and self._unsaved[0] is entry:  # else it was dropped meanwhile
+                self._drop_unsaved()
         self.problem = ""
 
     async def _save(self, job: partial[None], points: int) -> bool:
@@ -187,10 +186,15 @@ class Ledger:
             else:
                 return True
         self._unsaved.append((job, points))
-        while len(self._unsaved) > MAX_UNSAVED:
-            _, lost = self._unsaved.popleft()
-            self._stats.count("points_lost_without_disk", lost)
+        self._unsaved_points += points
+        while len(self._unsaved) > MAX_UNSAVED or self._unsaved_points > MAX_UNSAVED_POINTS:
+            self._stats.count("points_lost_without_disk", self._drop_unsaved())
         return False
+
+    def _drop_unsaved(self) -> int:
+        _, points = self._unsaved.popleft()
+        self._unsaved_points -= points
+        return points
 
     def _object(self, live: LiveMachine, alarm: Alarm) -> dict[str, Any]:
         verdict = live.verdict

@@ -53,10 +53,15 @@ class Links:
         name: str,
         opener: Callable[[], AbstractAsyncContextManager[T]],
         use: Callable[[T], Awaitable[None]],
+        *,
+        has_id: bool,
     ) -> Awaitable[None]:
-        """The loop for one link, known under its name from now on; it ends when `use` returns."""
+        """The loop for one link, known under its name from now on; it ends when `use` returns.
+
+        `has_id` where the other side knows us by an id (MQTT), and hangs up on one of two that use the same.
+        """
         link = self._links[name] = _Link()
-        return self._keep(name, link, opener, use)
+        return self._keep(name, link, opener, use, has_id=has_id)
 
     def forget(self, name: str) -> None:
         """A link that is no longer wanted is no problem."""
@@ -68,6 +73,8 @@ class Links:
         link: _Link,
         opener: Callable[[], AbstractAsyncContextManager[T]],
         use: Callable[[T], Awaitable[None]],
+        *,
+        has_id: bool,
     ) -> None:
         backoff, short_lived = Backoff(), 0
         while True:
@@ -87,7 +94,7 @@ class Links:
                 lived_s = time.monotonic() - opened_s
                 short_lived = short_lived + 1 if connected and lived_s < SHORT_LIVED_S else 0
                 problem = str(error)
-                if short_lived >= SUSPICIOUS:
+                if has_id and short_lived >= SUSPICIOUS:
                     # MQTT 3.1.1, and brokers that do not say so on 5, only hang up on a client that was taken over.
                     problem += " (closed at once, again and again: does another agent use the same site and edge?)"
                 if link.problem != problem:
@@ -95,8 +102,8 @@ class Links:
                 link.problem = problem
                 link.tried.set()
                 delay = backoff.after(lived_s, told_s=getattr(error, "retry_after_s", None))
-            if self._ending.is_set():
-                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._ending.wait()
+            if self._ending.is_set():
+                return

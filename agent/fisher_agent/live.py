@@ -51,6 +51,10 @@ class LiveMachine:
         """Take other delays and ratios; channels, and what is being cut of them, stay as they are."""
         self.config, self.alarms = machine, alarms
 
+    def hears(self, channel: str) -> bool:
+        """Whether a channel belongs to this machine."""
+        return channel in self._hearing
+
     def frame(self, frame: Frame, *, mono_s: float, utc_ns: int) -> list[Moment]:
         """Take one frame; returns the moments that it completed."""
         hearing = self._hearing[frame.channel]

@@ -13,6 +13,7 @@ import zmq.asyncio
 
 from fisher_agent.config import Config, MqttSource, ZmqSource, expand
 from fisher_agent.control import record_files
+from fisher_agent.credentials import secret, tls
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.files import parse_channels
 from fisher_agent.report import Names
@@ -57,7 +58,9 @@ def replay(
         raise ConfigError(f"--to {to}: no source of this configuration is of that type")
     request = {"files": [str(f) for f in files], "rate": rate_hz, "channels": parse_channels(channels)}
     recording = record_files(request, machine, config)
-    frames = list(blocks(recording.frames(), BLOCK_S))
+    whole = {c.id for c in machine.channels if c.snapshot}
+    by_start = sorted(recording.frames(whole=whole), key=lambda frame: frame.t_ns)
+    frames = list(blocks(by_start, BLOCK_S, uncut={(machine.id, channel) for channel in whole}))
     if not frames:
         raise ConfigError("the recordings hold no samples of this machine's channels")
     shift_ns = time.time_ns() - frames[0].t_ns
@@ -87,10 +90,16 @@ def _payload(frame: Frame, seq: int) -> bytes:
 async def _to_mqtt(
     source: MqttSource, prefix: str, frames: Sequence[Frame], speed: float, progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    password = source.password_file.read_text(encoding="utf-8").strip() if source.password_file else None
+    link = aiomqtt.Client(
+        source.host,
+        source.port,
+        username=source.username,
+        password=secret(f"source {source.name!r}: password_file", source.password_file),
+        tls_context=tls(f"source {source.name!r}", source),
+    )
     sent = 0
     try:
-        async with aiomqtt.Client(source.host, source.port, username=source.username, password=password) as client:
+        async with link as client:
             async for frame, seq in _paced(frames, speed, progress):
                 await client.publish(f"{prefix}/{frame.machine}/{frame.channel}", _payload(frame, seq), qos=0)
                 sent += 1

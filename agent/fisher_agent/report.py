@@ -83,9 +83,9 @@ def top_facts(verdict: Verdict) -> dict[str, Scalar]:
     }
 
 
-def retained(topic: str, payload: bytes | str | float) -> Message:
+def retained(topic: str, payload: bytes | str | float, *, qos: int = 1) -> Message:
     """A retained message; a number or word becomes its text."""
-    return Message(topic, payload if isinstance(payload, bytes) else str(payload).encode(), qos=1, retain=True)
+    return Message(topic, payload if isinstance(payload, bytes) else str(payload).encode(), qos=qos, retain=True)
 
 
 def fault_table(codes: Mapping[str, int]) -> bytes:

@@ -5,9 +5,7 @@ The event loop never computes and never touches a disk: the model runs in one ni
 
 import asyncio
 import contextlib
-import os
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from fisher_agent.account import POINT_KEYS, Account
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
@@ -24,24 +23,27 @@ from fisher_agent.board import Board
 from fisher_agent.codes import Level
 from fisher_agent.config import Config, MachineConfig, SourceConfig
 from fisher_agent.delivery import Delivery, clock_unset
+from fisher_agent.errors import Unavailable
 from fisher_agent.ledger import Ledger, Model
 from fisher_agent.links import Links
 from fisher_agent.live import LiveMachine
 from fisher_agent.outbox import Backlog
 from fisher_agent.pipeline import Pipeline
 from fisher_agent.report import Names, as_json
-from fisher_agent.service import Systemd, rss_bytes
+from fisher_agent.service import Systemd
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.stages import Frame, Message, Moment, Point, Scalar, Source
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
+from fisher_agent.tasks import finish, first, nice, run
 from fisher_agent.waveforms import Recording
 
 T = TypeVar("T")
 MB = 1_000_000
 DRAIN_S = 8.0  # of the 10 s that a stop may take; the rest is for closing
 BATCH_WINDOWS = 64
+MAX_STAMPS = 10_000  # of moments in the backlog; those that were dropped leave theirs behind
 TICK_S = 1.0
 REPUBLISH_S = 60.0
 REPORT_S = 10.0
@@ -83,21 +85,20 @@ class Agent:
         self.recordings: dict[str, list[Recording]] = {}
         self.sources: dict[str, Source] = {}
         self.bank_problems: dict[str, str] = {}
-        self.started_s = time.monotonic()
+        self.account = Account(self.stats, self.backlog)
         self.ready = asyncio.Event()
         self._systemd = systemd or Systemd()
-        self._compute = ThreadPoolExecutor(1, "compute", initializer=partial(_nice, COMPUTE_NICE))
+        self._compute = ThreadPoolExecutor(1, "compute", initializer=partial(nice, COMPUTE_NICE))
         self._in_store_pool = ThreadPoolExecutor(1, "store")
         self.links = Links()
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()  # no more verdicts will come
         self._work = asyncio.Event()
-        self._delivery = Delivery(self.store, self.in_store, self.board)
+        self._delivery = Delivery(self.store, self.in_store, board=self.board, stats=self.stats)
         self._queued_at: dict[tuple[str, int], float] = {}
         self._source_tasks: dict[str, asyncio.Task[None]] = {}
-        self._latency_ms: deque[float] = deque(maxlen=512)
         self._computed_s = time.monotonic()
-        self._in_hand = 0  # windows in the compute thread
+        self._shown_to: PlantLink | None = None
 
     # -- used by the control socket and by commands -------------------------------------------------------------
 
@@ -132,6 +133,9 @@ class Agent:
         """Everything that is not as it should be, in words; empty means `online`."""
         found = {f"link {name}": problem for name, problem in self.links.problems.items()}
         found |= {f"bank {m}": p for m, p in self.bank_problems.items()}
+        if self._shown_to is not None and (refused := self._shown_to.refused):
+            topic, why = next(iter(refused.items()))
+            found["broker"] = f"it refuses {len(refused)} topics, such as {topic} ({why}); allow them in its ACL"
         if self.ledger.problem:
             found["state"] = self.ledger.problem
         if self.engine.model.note:
@@ -179,7 +183,7 @@ class Agent:
 
     def remove_machine(self, machine_id: str) -> None:
         """Stop watching a machine; its bank and its alarms stay in the store."""
-        del self.machines[machine_id]
+        self.account.left(self.machines.pop(machine_id))
         self.pipeline.judges.pop(machine_id, None)
         self.bank_problems.pop(machine_id, None)
         self.board.remove(self.names.machine(machine_id) + "/")
@@ -189,15 +193,15 @@ class Agent:
         for source in self.config.sources:
             self.add_source(source)
         compute = group.create_task(self._compute_loop(), name="compute")
-        beside = [group.create_task(self._tick_loop(), name="ticker")]
-        beside += [group.create_task(service(self)) for service in self.parts.services]
+        ticker = group.create_task(self._tick_loop(), name="ticker")
+        beside = [group.create_task(service(self)) for service in self.parts.services]
         sinks = []
         if self.parts.open_influx is not None:
-            sinks.append(self._keep("influx", self.parts.open_influx, self._delivery.write_points))
+            sinks.append(self._keep("influx", self.parts.open_influx, self._delivery.write_points, has_id=False))
         if self.parts.open_plant is not None:
             sinks.append(self._keep("plant", partial(self._plant, "publisher", "status", b"offline"), self._publish))
             beside.append(self._keep("commands", partial(self._plant, "commands", "alive", b"0"), self._obey))
-        await self.links.tried(FIRST_TRY_S)
+        await first(self.links.tried(FIRST_TRY_S), self._stop.wait())
         self.ready.set()
         self._systemd.tell("READY=1", f"STATUS=watching {len(self.machines)} machines")
         log.info("ready", machines=len(self.machines), degraded=self.degradations() or None)
@@ -212,29 +216,30 @@ class Agent:
             self._queue(machine.gatherer.flush())
         self._drained.set()
         self._work.set()
-        await _finish([compute], deadline=deadline)
+        await finish([compute, ticker], deadline=deadline)
         await self._say_goodbye()
         self._delivery.finish()
-        await _finish(sinks, deadline=deadline)
+        await finish(sinks, deadline=deadline)
         for task in beside:
             task.cancel()
-        self._check_conservation()
+        balanced, account = self.account.balance(self.machines.values())
+        (log.info if balanced else log.error)("windows_account", balanced=balanced, **account)
 
     def _keep(
-        self, name: str, opener: Callable[[], AbstractAsyncContextManager[T]], use: Callable[[T], Awaitable[None]]
+        self,
+        name: str,
+        opener: Callable[[], AbstractAsyncContextManager[T]],
+        use: Callable[[T], Awaitable[None]],
+        *,
+        has_id: bool = True,
     ) -> asyncio.Task[None]:
-        return self._group.create_task(_run(self.links.keep(name, opener, use)), name=name)
+        return self._group.create_task(run(self.links.keep(name, opener, use, has_id=has_id)), name=name)
 
     def add_source(self, source: SourceConfig) -> None:
         """Begin to listen to a source, by whatever the configuration binds to it at each connect."""
         self._source_tasks[source.name] = self._keep(
             f"source {source.name}", lambda: self.parts.open_source(source, self.config), self._read
         )
-
-    def remove_source(self, name: str) -> None:
-        """Stop listening to a source."""
-        self._source_tasks.pop(name).cancel()
-        self.links.forget(f"source {name}")
 
     async def _say_goodbye(self) -> None:
         for machine in self.machines:
@@ -244,24 +249,11 @@ class Agent:
         await self.ledger.flush()
         await self.ledger.retry()
 
-    def _check_conservation(self) -> None:
-        made = sum(m.gatherer.made_windows for m in self.machines.values())
-        late = sum(m.gatherer.late_windows for m in self.machines.values())
-        waiting = self.backlog.waiting + self._in_hand + sum(m.gatherer.waiting_windows for m in self.machines.values())
-        account = {
-            "made": made,
-            "embedded": self.stats.total("windows_embedded"),
-            "skipped": self.stats.total("windows_skipped"),
-            "dropped": self.backlog.dropped + late,
-            "waiting": waiting,
-        }
-        balanced = made == account["embedded"] + account["skipped"] + account["dropped"] + account["waiting"]
-        (log.info if balanced else log.error)("windows_account", balanced=balanced, **account)
-
     # -- in ---------------------------------------------------------------------------------------------------------
 
     async def _read(self, source: Source) -> None:
         self.sources[source.name] = source
+        self.parts.rebind(source, self.config)  # a reload may have come while it connected
         try:
             async for frames in source.frames():
                 self.take(frames)
@@ -273,8 +265,8 @@ class Agent:
         mono_s, utc_ns = time.monotonic(), time.time_ns()
         for frame in frames:
             machine = self.machines.get(frame.machine)
-            if machine is None:
-                continue  # it left the configuration a moment ago
+            if machine is None or not machine.hears(frame.channel):
+                continue  # it left the configuration a moment ago, or a reload has not told the source of it yet
             for recording in self.recordings.get(frame.machine, ()):
                 recording.add(frame)
             self._queue(machine.frame(frame, mono_s=mono_s, utc_ns=utc_ns))
@@ -284,6 +276,8 @@ class Agent:
             if dropped := self.backlog.put(moment):
                 self.stats.count("windows_dropped", dropped)
             self._queued_at[moment.machine, moment.end_ns] = time.monotonic()
+            if len(self._queued_at) > MAX_STAMPS:
+                del self._queued_at[next(iter(self._queued_at))]
         if moments:
             self._work.set()
 
@@ -298,9 +292,9 @@ class Agent:
                 await self._work.wait()
                 self._work.clear()
                 continue
-            self._in_hand = sum(len(m.windows) for m in moments)
+            self.account.in_hand = sum(len(m.windows) for m in moments)
             verdicts = await self.in_compute(self.pipeline.process, moments)
-            self._in_hand = 0
+            self.account.in_hand = 0
             now_s = self._computed_s = time.monotonic()
             for verdict in verdicts:
                 machine = self.machines.get(verdict.machine)
@@ -308,7 +302,7 @@ class Agent:
                     continue
                 queued_s = self._queued_at.pop((verdict.machine, verdict.t_ns), now_s)
                 latency_ms = (now_s - queued_s) * 1e3
-                self._latency_ms.append(latency_ms)
+                self.account.judged(latency_ms)
                 await self.ledger.verdict(machine, verdict, latency_ms=latency_ms, mono_s=now_s)
             await self.ledger.flush()
             self.announce()
@@ -325,6 +319,7 @@ class Agent:
 
     async def _publish(self, link: PlantLink) -> None:
         self.board.show(f"{self.names.base}/status", self._status_word())
+        self._shown_to = link
         await self._delivery.publish(link)
 
     async def _obey(self, link: PlantLink) -> None:
@@ -340,16 +335,19 @@ class Agent:
     async def _tick_loop(self) -> None:
         republished_s = reported_s = time.monotonic()
         last_s = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK_S)
+        while not await self._drained_within(TICK_S):  # after it, what was shown as a goodbye stands
             now_s, utc_ns = time.monotonic(), time.time_ns()
             if now_s - last_s > 5 * TICK_S:  # the box was suspended: silence in between proves nothing
                 for machine in self.machines.values():
                     machine.resume(mono_s=now_s)
             last_s = now_s
-            for machine in self.machines.values():
+            for machine in list(self.machines.values()):
+                if not self._watched(machine):
+                    continue  # a reload took it out of the configuration meanwhile
                 if transitions := machine.tick(mono_s=now_s, utc_ns=utc_ns):
                     await self.ledger.transitions(machine, transitions)
+                if not self._watched(machine):
+                    continue
                 self._queue(machine.flush_if_silent())
                 self.ledger.show_level(machine, machine.level(mono_s=now_s))
             if self.ledger.problem:
@@ -365,61 +363,33 @@ class Agent:
             if now_s - self._computed_s < STALLED_S or not self.backlog.waiting:
                 self._systemd.tell("WATCHDOG=1")
 
+    def _watched(self, machine: LiveMachine) -> bool:
+        return self.machines.get(machine.config.id) is machine
+
+    async def _drained_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._drained.wait()
+        return self._drained.is_set()
+
     def _status_word(self) -> str:
         if self._drained.is_set():
             return "stopped"
         return "degraded" if self.degradations() else "online"
 
     async def _report(self, utc_ns: int) -> None:
+        with contextlib.suppress(Unavailable):  # writing meets the same disk, and says so
+            self.account.outbox_bytes = await self.in_store(lambda: self.store.outbox_bytes)
         health = self.health()
-        self.board.show(f"{self.names.base}/health", as_json(health))
-        keys = ("windows", "dropped", "rejected", "outbox_bytes", "queue", "fallback", "p95_ms", "rss_bytes")
-        fields = tuple((key, health[key]) for key in keys)
+        self.board.show(f"{self.names.base}/health", as_json(health), qos=0)
+        fields = tuple((key, health[key]) for key in POINT_KEYS)
         where = (("site", self.names.site), ("edge", self.names.edge))
         await self.ledger.points([Point("fisher_agent", where, fields, utc_ns)])
 
     def health(self) -> dict[str, Scalar]:
-        """The payload of `B/health`; its numbers are also the point `fisher_agent`."""
-        windows = self.stats.total("windows_embedded")
-        uptime_s = time.monotonic() - self.started_s
-        ordered = sorted(self._latency_ms)
-        return {
-            "ts": time.time_ns() // 1_000_000,
-            "uptime_s": round(uptime_s),
-            "backend": self.engine.model.backend,
-            "precision": self.engine.model.precision,
-            "model": self.engine.model.digest,
-            "weights": self.engine.model.weights,
-            "windows": windows,
-            "windows_per_s": windows / uptime_s,
-            "p95_ms": ordered[int(0.95 * (len(ordered) - 1))] if ordered else 0.0,
-            "queue": self.backlog.waiting,
-            "outbox_bytes": self.store.outbox_bytes,
-            "dropped": self.backlog.dropped + self.stats.total("source_dropped"),
-            "late": sum(m.gatherer.late_windows for m in self.machines.values()),
-            "rejected": self.stats.total("rejected"),
-            "fallback": int(bool(self.engine.model.note)),
-            "rss_bytes": rss_bytes(),
-        }
+        """The payload of `B/health`."""
+        return self.account.health(self.machines.values(), self.engine.model)
 
 
 def _plain(model: Model) -> dict[str, str]:
     return {k: getattr(model, k) for k in Model.__slots__ if k != "note"} | ({"note": model.note} if model.note else {})
-
-
-def _nice(by: int) -> None:
-    """Lower the priority of the calling thread only (Linux: nice values are per thread)."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, by)
-
-
-async def _run(work: Awaitable[None]) -> None:
-    await work
-
-
-async def _finish(tasks: Sequence[asyncio.Task[None]], *, deadline: float) -> None:
-    """Wait for tasks until the deadline, then cancel them."""
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
-        for task in late:
-            task.cancel()

@@ -1,8 +1,13 @@
-"""systemd's notify protocol (sd_notify(3)): READY, WATCHDOG, STATUS, STOPPING over a datagram socket."""
+"""This process as the box sees it: systemd's notify protocol (sd_notify(3)) over a datagram socket, and its memory."""
 
+import ctypes
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
+
+MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8  # <malloc.h>
+HEAP = {MMAP_THRESHOLD: 1 << 20, TRIM_THRESHOLD: 8 << 20, ARENA_MAX: 2}
 
 
 class Systemd:
@@ -29,3 +34,15 @@ class Systemd:
 def rss_bytes() -> int:
     """Resident memory of this process, from /proc (proc(5), statm)."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def keep_heap_small() -> None:
+    """Fix glibc's allocator thresholds (mallopt(3)); does nothing where the C library has none (musl).
+
+    Left alone, glibc raises its mmap threshold to the largest block ever freed, so that after one enrolment the arrays
+    of every window come from the heap and fragment it: 460 MB against 290 MB with 16 channels of 25.6 kHz.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in HEAP.items():
+            mallopt(option, value)

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiomqtt
+from paho.mqtt import client as paho
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fisher_agent.config import MqttConfig
@@ -24,7 +26,20 @@ EXPIRY_S = 300  # of retained state on MQTT 5; state is sent again every minute
 MAX_QUEUED = 1000  # commands that wait; a flood beyond it is dropped by aiomqtt, newest first
 TAKEN_OVER = 0x8E  # MQTT 5, table 2-6
 TAKEN_OVER_RETRY_S = 300.0
+REFUSED = 0x80  # reason codes from here on say no, on MQTT 3.1.1 too
 UNSUPPORTED_VERSION = {0x84, 1}  # MQTT 5 reason code; MQTT 3.1.1 return code
+
+
+class _Client(aiomqtt.Client):
+    """aiomqtt passes over a PUBACK that says no, as MQTT 5 brokers send where their ACL forbids a topic."""
+
+    refusal = ""
+
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        self.refusal = str(reason_code) if reason_code.is_failure else ""
+        super()._on_publish(client, userdata, mid, reason_code, properties)
 
 
 class PlantLink:
@@ -34,8 +49,13 @@ class PlantLink:
         self._config = config
         self._client_id = client_id
         self._will = will
-        self._client: aiomqtt.Client | None = None
+        self._client: _Client | None = None
+        self.refused: dict[str, str] = {}  # topics that the broker does not let us write (only MQTT 5 says so) -> why
         self._version5 = config.version != "3.1.1"
+        # A half-open link is to be found and closed within two keepalives: paho pings after one, and gives up after a
+        # second and the grain of a timer.
+        self._keepalive_s = max(2, config.keepalive_s * 3 // 4)
+        self._publish_timeout_s = min(PUBLISH_TIMEOUT_S, config.keepalive_s)
         self._tls = tls("mqtt", config)
         self._password = secret("mqtt.password_file", config.password_file)
 
@@ -59,7 +79,7 @@ class PlantLink:
 
     async def _connect(self, *, version5: bool) -> None:
         config = self._config
-        client = aiomqtt.Client(
+        client = _Client(
             config.host,
             config.port,
             username=config.username,
@@ -69,7 +89,7 @@ class PlantLink:
             will=aiomqtt.Will(self._will.topic, self._will.payload, self._will.qos, self._will.retain),
             clean_session=None if version5 else True,
             clean_start=True if version5 else MQTT_CLEAN_START_FIRST_ONLY,  # paho refuses any other value on 3.1.1
-            keepalive=config.keepalive_s,
+            keepalive=self._keepalive_s,
             timeout=CONNECT_TIMEOUT_S,
             max_queued_incoming_messages=MAX_QUEUED,
             max_queued_outgoing_messages=MAX_QUEUED,
@@ -99,24 +119,31 @@ class PlantLink:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's is untyped
             properties.MessageExpiryInterval = EXPIRY_S
         try:
-            await self._connected().publish(
+            client = self._connected()
+            await client.publish(
                 message.topic,
                 message.payload,
                 qos=message.qos,
                 retain=message.retain,
                 properties=properties,
-                timeout=PUBLISH_TIMEOUT_S,
+                timeout=self._publish_timeout_s,
             )
         except aiomqtt.MqttError as error:
             raise self._unavailable(error) from error
+        if message.qos and client.refusal:
+            self.refused[message.topic] = client.refusal
+        else:
+            self.refused.pop(message.topic, None)
 
     async def subscribe(self, topic: str) -> None:
         """Subscribe at QoS 1; on MQTT 5 without the retained past and without our own messages."""
         options = SubscribeOptions(qos=1, noLocal=True, retainAsPublished=False, retainHandling=2)
         try:
-            await self._connected().subscribe(topic, **({"options": options} if self._version5 else {"qos": 1}))
+            codes = await self._connected().subscribe(topic, **({"options": options} if self._version5 else {"qos": 1}))
         except aiomqtt.MqttError as error:
             raise self._unavailable(error) from error
+        if any(getattr(code, "value", code) >= REFUSED for code in codes):
+            raise Unavailable(f"{self._config.url} refuses the subscription to {topic} ({codes[0]}); allow it there")
 
     async def messages(self) -> AsyncIterator[aiomqtt.Message]:
         """Yield what arrives; raises Unavailable when the link is lost."""
@@ -126,7 +153,7 @@ class PlantLink:
         except aiomqtt.MqttError as error:
             raise self._unavailable(error) from error
 
-    def _connected(self) -> aiomqtt.Client:
+    def _connected(self) -> _Client:
         if self._client is None:
             raise Unavailable(f"{self._config.url} is not connected")
         return self._client
