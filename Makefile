@@ -9,8 +9,7 @@ TORCH  := 2.13.0
 
 # The runtime alone (no torch): enough for `make demo`.
 $(VENV)/.runtime: pyproject.toml
-	@$(PYTHON) tools/check_python.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) tools/make_venv.py $(VENV)
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
