@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from fisher_agent import config as configuration
+from fisher_agent import configfile as configuration
 from fisher_agent.backends import open_embedder, self_test
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fisher_agent import app
-from fisher_agent.config import parse
+from fisher_agent.configfile import parse
 from fisher_agent.gather import Gatherer
 from fisher_agent.nearest import Index
 from fisher_agent.service import rss_bytes
@@ -128,7 +128,7 @@ def _cut_us(machine: Any, signal: np.ndarray[Any, np.dtype[np.float32]]) -> floa
 
 def _start_up_s() -> float:
     """A fresh interpreter up to a proven model."""
-    code = "from fisher_agent import app, bench, config; app.open_engine(config.parse(bench.CONFIG))"
+    code = "from fisher_agent import app, bench, configfile; app.open_engine(configfile.parse(bench.CONFIG))"
     began = time.perf_counter()
     subprocess.run(  # noqa: S603  (our own interpreter)
         [sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fisher_agent import app
-from fisher_agent import config as configuration
+from fisher_agent import configfile as configuration
 from fisher_agent.config import ChannelConfig, Config, SourceConfig, expand
 from fisher_agent.errors import ConfigError, FisherError, Unavailable
 from fisher_agent.guess import Findings, Heard, examine

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fisher_agent import config as configuration
+from fisher_agent import configfile as configuration
+from fisher_agent.config import Config
 from fisher_agent.console import Console
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 
@@ -130,7 +131,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _config(arguments: argparse.Namespace) -> configuration.Config:
+def _config(arguments: argparse.Namespace) -> Config:
     return configuration.load(_path(arguments))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from fisher_agent import config as configuration
+from fisher_agent import configfile as configuration
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Level
 from fisher_agent.config import Config, MachineConfig

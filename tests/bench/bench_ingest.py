@@ -23,7 +23,7 @@ import aiomqtt
 import numpy as np
 import paho.mqtt.client as paho
 
-from fisher_agent.config import parse
+from fisher_agent.configfile import parse
 from fisher_agent.sources import open_source
 from fisher_agent.stats import Stats
 from servers.mosquitto import Mosquitto

@@ -11,7 +11,8 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from fisher_agent.config import Config, parse
+from fisher_agent.config import Config
+from fisher_agent.configfile import parse
 from fisher_agent.sources import open_source
 from fisher_agent.stages import Frame
 from fisher_agent.stats import Stats

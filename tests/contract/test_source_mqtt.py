@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from amqtt.broker import Broker
 
-from fisher_agent.config import parse
+from fisher_agent.configfile import parse
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.sources import open_source
 from fisher_agent.stats import Stats

@@ -7,7 +7,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from fisher_agent.config import parse
+from fisher_agent.configfile import parse
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.sources import open_source
 from fisher_agent.stats import Stats

@@ -16,7 +16,7 @@ from fakes import SPEC, FakeEmbedder, bundle
 from fisher_agent import app
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.codes import State
-from fisher_agent.config import load
+from fisher_agent.configfile import load
 from fisher_agent.ledger import Model
 from fisher_models.bundle import load as load_bundle
 from fisher_models.frontend import Frontend

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fisher_agent.cli import parser
-from fisher_agent.config import parse
+from fisher_agent.configfile import parse
 from integration.harness import BASE, EDGE, MACHINE, SITE, Daemon, Hmi, MqttOutlet, Sensors, cli
 from integration.small import HERE, ROTOR, SMALL, call, call_json, record, small_config
 from servers.mosquitto import Mosquitto

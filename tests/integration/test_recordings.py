@@ -17,7 +17,8 @@ from scipy.signal import resample_poly
 
 from fisher_agent import app
 from fisher_agent.banks import BankLibrary, Engine
-from fisher_agent.config import Config, MachineConfig, parse
+from fisher_agent.config import Config, MachineConfig
+from fisher_agent.configfile import parse
 from fisher_agent.files import end_ns, read_many
 from fisher_agent.gather import Gatherer
 from fisher_agent.recordings import RecordedFile, load_manifest

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fisher_agent.config import Config, default_path, load, parse
+from fisher_agent.config import Config
+from fisher_agent.configfile import default_path, load, parse
 from fisher_agent.errors import ConfigError
 
 HEAD = 'site = "plant1"\nedge = "edge-1"\n'

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from fisher_agent import config as models
-from fisher_agent.config import parse
+from fisher_agent.configfile import parse
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SHIPPED = DEPLOY / "fisher-agent.toml"

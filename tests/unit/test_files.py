@@ -14,7 +14,8 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig, parse
+from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.configfile import parse
 from fisher_agent.errors import BadFile, ConfigError
 from fisher_agent.files import end_ns, parse_channels, read, read_many
 from fisher_agent.recordings import Column, RecordedFile, Snapshots, demo_recordings, load_manifest

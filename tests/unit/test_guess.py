@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from fakes import T0_NS
-from fisher_agent.config import Format, parse
+from fisher_agent.config import Format
+from fisher_agent.configfile import parse
 from fisher_agent.errors import BadPayload
 from fisher_agent.guess import WIDTHS, Findings, Heard, examine
 from fisher_agent.sources.synthetic import RotatingMachine

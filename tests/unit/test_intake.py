@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import structlog
 
-from fisher_agent.config import parse
+from fisher_agent.configfile import parse
 from fisher_agent.errors import Unavailable
 from fisher_agent.sources.intake import Intake
 from fisher_agent.stats import Stats

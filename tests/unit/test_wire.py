@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fisher_agent.config import parse
+from fisher_agent.configfile import parse
 from fisher_agent.errors import BadPayload, ConfigError
 from fisher_agent.wire import MAX_PAYLOAD_BYTES, Reason, decoder_for, encode
 

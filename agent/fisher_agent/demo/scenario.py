@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from fisher_agent.config import Config, parse
+from fisher_agent.config import Config
+from fisher_agent.configfile import parse
 from fisher_agent.recordings import RecordedFile, demo_recordings
 
 MILL, MOTOR = "mill-01", "ugent-motor"
