@@ -19,7 +19,8 @@ def _socket_of(config: Config) -> Path:
     """Where the daemon listens; it chose by what its own user may write, which may be more or less than ours."""
     if config.control_socket is not None:
         return config.control_socket
-    places = (RUN_DIR / SOCKET, config.state_dir / SOCKET)
+    service = config.state_dir == Config.model_fields["state_dir"].default
+    places = [RUN_DIR / SOCKET] * service + [config.state_dir / SOCKET]
     return next((p for p in places if os.access(p, os.F_OK)), places[-1])
 
 

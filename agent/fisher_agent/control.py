@@ -39,10 +39,14 @@ log = structlog.get_logger()
 
 
 def socket_path(config: Config) -> Path:
-    """Where the control socket is: as configured, else /run/fisher-agent where that exists, else in state_dir."""
+    """Where the control socket is: as configured; /run/fisher-agent for the service; else in state_dir.
+
+    Only the agent on the default state_dir is the service: a second agent on the box must not take its socket.
+    """
     if config.control_socket is not None:
         return config.control_socket
-    writable = RUN_DIR.is_dir() and os.access(RUN_DIR, os.W_OK)
+    service = config.state_dir == Config.model_fields["state_dir"].default
+    writable = service and RUN_DIR.is_dir() and os.access(RUN_DIR, os.W_OK)
     return (RUN_DIR if writable else config.state_dir) / SOCKET
 
 

@@ -182,8 +182,15 @@ class Store:
     # Alarms, journal, history, codes.
 
     def load_alarms(self, machine: str) -> tuple[list[Alarm], int]:
-        """The stored alarms of a machine, and its occurrence counter; BadFile where a row is no alarm."""
-        alarms = [Alarm.from_json(body) for (body,) in self._rows("SELECT body FROM alarm WHERE machine = ?", machine)]
+        """The stored alarms of a machine, and its occurrence counter. A row that is no alarm is left out, declared."""
+        alarms: list[Alarm] = []
+        for (body,) in self._rows("SELECT body FROM alarm WHERE machine = ?", machine):
+            try:
+                alarms.append(Alarm.from_json(body))
+            except BadFile as error:
+                note = f"an alarm of {machine} cannot be read and begins anew: {error}"
+                if note not in self.notes:
+                    self.notes.append(note)
         found = self._rows("SELECT occurrence FROM machine WHERE machine = ?", machine)
         return alarms, max(found[0][0] if found else 0, int(self.meta("occurrence_floor") or 0))
 

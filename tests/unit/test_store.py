@@ -491,3 +491,16 @@ def test_a_real_disk_that_is_full_is_unavailable(tmp_path):
             assert banks.versions("m") == []
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_an_alarm_that_cannot_be_read_begins_anew_and_is_declared(tmp_path: Path) -> None:
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        good = Alarm(machine="m", alarm="stale-c", occurrence=3, seq=1)
+        store.commit_alarms("m", [good, Alarm(machine="m", alarm="anomaly", occurrence=4, seq=1)], 4)
+        with sqlite3.connect(tmp_path / "state.db") as db:
+            db.execute("UPDATE alarm SET body = '{\"nothing\": 1}' WHERE alarm = 'anomaly'")
+        db.close()
+        alarms, occurrence = store.load_alarms("m")
+        assert [a.alarm for a in alarms] == ["stale-c"]
+        assert occurrence == 4, "an occurrence must never come twice"
+        assert ["m cannot be read" in note for note in store.notes] == [True]

@@ -114,9 +114,9 @@ async def _story(agent: Agent, plant: "Plant", seen: Seen, out: Console) -> dict
         labels = await plant.recordings()
         await _until(agent, since_ns + NORMAL_S * 1e9)
     normal = [score for _, score in await _scores(agent, MILL, since_ns)]
-    out.print(
-        f"   {MILL}: {len(normal)} windows, median score {np.median(normal):.2f}, largest {max(normal):.2f} (limit 1.0)"
-    )
+    if normal:
+        largest = f"median score {np.median(normal):.2f}, largest {max(normal):.2f} (limit 1.0)"
+        out.print(f"   {MILL}: {len(normal)} windows, {largest}")
     _tell_motor(await _scores(agent, MOTOR, since_ns), labels, out)
 
     out.print(f"\n[bold]3. fault[/]  an outer-race bearing fault begins to grow in {MILL}")
