@@ -336,7 +336,7 @@ def _sentence(alarm: Alarm) -> str:
         if alarm.top_band_hz_high > 0:
             text += f" at {_band(alarm.top_band_hz_low, alarm.top_band_hz_high)}, {alarm.top_change_db:+.0f} dB"
     if alarm.fault == UNKNOWN_FAULT:
-        text += "; like no fault that was enrolled"
+        text += "; fault unknown"
     elif alarm.fault:
         text += f"; fault {alarm.fault} ({alarm.fault_confidence:.0%})"
     return text

@@ -206,7 +206,7 @@ def _heard(machine: str, channel: ChannelConfig, config: Config, ear: _Ear, reje
         c.source == channel.source and expand(c.topic, m.id, c.id) == topic for m in config.machines for c in m.channels
     )
     return Heard(
-        channel=channel,
+        channel=channel.model_copy(update={"topic": topic}),
         bound=bound if channel.format != "json" else 1,
         arrivals_s=ear.arrivals_s[topic],
         payloads=ear.payloads[topic],
@@ -252,5 +252,6 @@ def _lines(document: dict[str, Any]) -> list[str]:
             )
     lines += [f"{link['link']}  {link['url']}  {'ok' if link['ok'] else 'NOT REACHED'}" for link in document["links"]]
     lines += [f"problem: {p}" for p in document["problems"]]
-    lines.append(f"{len(document['problems'])} problems" if document["problems"] else "no problems found")
+    found = len(document["problems"])
+    lines.append(f"{found} problem{'s' if found > 1 else ''}" if found else "no problems found")
     return lines

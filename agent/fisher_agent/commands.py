@@ -76,7 +76,9 @@ def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | 
         ts_ms=_time_ms(document.get("ts"), bare),
     )
     if command.ts_ms and abs(now_ms - command.ts_ms) > MAX_AGE_MS:
-        raise RefusedCommand(f"its ts is {abs(now_ms - command.ts_ms) // 1000} s off; at most 60 s is obeyed", command)
+        hint = " (seconds? give milliseconds)" if abs(now_ms - command.ts_ms * 1000) <= MAX_AGE_MS else ""
+        off_s = abs(now_ms - command.ts_ms) // 1000
+        raise RefusedCommand(f"its ts is {off_s} s off{hint}; at most 60 s is obeyed", command)
     if verb in NEEDS_OCCURRENCE and command.occurrence < 0:
         raise RefusedCommand(f"{verb} names no occurrence; take it from the alarm object", command)
     return command

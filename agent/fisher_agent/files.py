@@ -163,7 +163,9 @@ def _load(file: RecordedFile, machine: MachineConfig) -> tuple[list[Frame], bool
             raise BadFile(f"{path} says {s.rate_hz:g} Hz, but {file.rate_hz:g} Hz was given; leave the rate out")
     rates = [s.rate_hz or file.rate_hz or 0.0 for s in series]
     if not all(rates):
-        raise BadFile(f"{path} does not say its sampling rate; give it with --rate")
+        raise BadFile(
+            f"{path} does not say its sampling rate; give it with --rate, or in an npz as rate_hz or CHANNEL.rate_hz"
+        )
     pairs = _assign(path, series, rates, machine=machine, columns=file.channels)
 
     own_ns = [s.t_ns for _, s in pairs if s.t_ns is not None]

@@ -135,7 +135,7 @@ class Ledger:
         )
         saved = await self._save(job, len(points))
         for facts in said:
-            log.info("alarm", **facts)
+            (log.warning if facts["state"] == "UNACK" else log.info)("alarm", **facts)
         for message in messages:
             if message.retain and saved:
                 self._board.adopt(message)

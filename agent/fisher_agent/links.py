@@ -12,6 +12,7 @@ import structlog
 
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.retry import Backoff
+from fisher_agent.tasks import first
 
 T = TypeVar("T")
 SHORT_LIVED_S = 5.0
@@ -31,6 +32,7 @@ class Links:
     def __init__(self) -> None:
         self._links: dict[str, _Link] = {}
         self._ending = asyncio.Event()
+        self._nudge = asyncio.Event()  # set and replaced when a link comes up: others to the same box may, too
 
     @property
     def problems(self) -> dict[str, str]:
@@ -83,6 +85,8 @@ class Links:
             try:
                 async with opener() as thing:
                     log.info("connected", link=name)
+                    self._nudge.set()
+                    self._nudge = asyncio.Event()
                     link.problem = ""
                     link.tried.set()
                     connected, opened_s = True, time.monotonic()
@@ -101,9 +105,8 @@ class Links:
                     log.warning("unavailable", link=name, error=problem)
                 link.problem = problem
                 link.tried.set()
-                delay = backoff.after(lived_s, told_s=getattr(error, "retry_after_s", None))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._ending.wait()
+                told_s = getattr(error, "retry_after_s", None)
+                delay = backoff.after(lived_s, told_s=told_s)
+            await first(asyncio.sleep(delay), self._ending.wait(), *([] if told_s else [self._nudge.wait()]))
             if self._ending.is_set():
                 return

@@ -54,8 +54,8 @@ def state_object(verdict: Verdict, *, level: Level, fault_code: int, model: str)
     return {
         "schema": STATE_SCHEMA,
         "ts": verdict.t_ns // MS,
-        "score": verdict.score,
-        "p_value": verdict.p_value,
+        "score": verdict.score if verdict.scored else -1.0,  # 0 would look like a perfect machine
+        "p_value": verdict.p_value if verdict.scored else -1.0,
         "level": int(level),
         "level_name": level.name.lower(),
         "mode": verdict.mode or "",

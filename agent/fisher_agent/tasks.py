@@ -22,9 +22,11 @@ async def run(work: Awaitable[None]) -> None:
 async def first(*works: Coroutine[Any, Any, object]) -> None:
     """Wait until one of them is done; the others are cancelled."""
     tasks = [asyncio.create_task(work) for work in works]
-    _, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def finish(tasks: Sequence[asyncio.Task[None]], *, deadline: float) -> None:
