@@ -13,6 +13,7 @@ from fisher_agent.gather import Gatherer
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Verdict
 
 LEVEL_HOLD_S = 5.0  # HMIs sample about once in 3 s: a level that was shown for less may never be seen
+ABSENT_VERDICTS = 3  # one or two may be the gap of a lost block
 FALL_ORDER = (Level.NORMAL, Level.UNKNOWN, Level.ADVISORY, Level.ALARM, Level.SEVERE)
 
 
@@ -28,6 +29,7 @@ class _Hearing:
     clock_offset_ms: float = 0.0
     rate_hz: float = 0.0
     reading: ChannelReading | None = None
+    absent: int = 0  # verdicts in a row that this channel had no part in
 
 
 class LiveMachine:
@@ -69,8 +71,11 @@ class LiveMachine:
         """Take a verdict; returns the transitions of the alarm `anomaly`."""
         self.verdict = verdict
         self.verdicts += 1
+        for hearing in self._hearing.values():
+            hearing.absent += 1
         for reading in verdict.readings:
             self._hearing[reading.channel].reading = reading
+            self._hearing[reading.channel].absent = 0
         return self.alarms.verdict(verdict, fault_code=fault_code)
 
     @property
@@ -114,6 +119,8 @@ class LiveMachine:
         stream = self.gatherer.status(channel)
         if stream is not Status.OK:
             return stream
+        if hearing.absent >= ABSENT_VERDICTS and not hearing.config.snapshot:
+            return Status.GAP  # it is heard, but always too late to be judged: its clock is behind the others'
         if hearing.reading is not None and hearing.reading.flat:
             return Status.FLAT
         if hearing.reading is not None and hearing.reading.clipped:

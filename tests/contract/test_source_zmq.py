@@ -1,6 +1,7 @@
 """The ZeroMQ source: binding, keys, peers that come and go, subscriptions."""
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fisher_agent.sources import open_source
 from fisher_agent.stats import Stats
 from servers.process import free_port
 
+REBIND_S = 10.0
 ONES = np.ones(4, dtype="<f4").tobytes()
 
 
@@ -46,10 +48,20 @@ def context():
 
 
 def bound(context, kind, url):
-    socket = context.socket(kind)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.bind(url)
-    return socket
+    """A bound socket. libzmq frees the port of the one before in its own thread, a moment after `close` returned."""
+    deadline_s = time.monotonic() + REBIND_S
+    while True:
+        socket = context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        try:
+            socket.bind(url)
+        except zmq.ZMQError as error:
+            socket.close()
+            if error.errno != zmq.EADDRINUSE or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)
+        else:
+            return socket
 
 
 async def test_a_payload_alone_belongs_to_the_one_channel_of_the_socket(context, url):

@@ -201,3 +201,16 @@ def test_inputs_say_how_far_a_clock_is_off() -> None:
     assert live.inputs()["vib"]["clock_offset_ms"] == pytest.approx(-3_600_000 + 500)
     assert live.inputs()["vib"]["rate_hz"] == VIBRATION.rate_hz
     assert live.inputs()["amp"]["rate_hz"] == CURRENT.rate_hz
+
+
+def test_a_channel_that_is_heard_but_never_judged_does_not_look_ok() -> None:
+    live = machine()
+    both, one = (reading("vib"), reading("amp")), (reading("vib"),)
+    live.judged(verdict(readings=both), fault_code=0)
+    for n in range(2):
+        live.judged(verdict(t_s=n + 1, readings=one), fault_code=0)
+    assert live.status("amp") is Status.OK, "a lost block or two is no reason"
+    live.judged(verdict(t_s=3, readings=one), fault_code=0)
+    assert live.statuses == {"vib": Status.OK, "amp": Status.GAP}
+    live.judged(verdict(t_s=4, readings=both), fault_code=0)
+    assert live.status("amp") is Status.OK
