@@ -1,5 +1,7 @@
 """What the integration tests share: a real daemon, an independent HMI, and sensors that send what a machine does."""
 
+# Over 400 lines: the daemon, the HMI and the sensors of every integration test; they only make sense side by side.
+
 import json
 import os
 import signal

@@ -1,5 +1,7 @@
 """What can be wrong around the agent: a clear error where it starts, a declared degradation where it runs."""
 
+# Over 400 lines: a list of wrong inputs that share one daemon and one way to call a command.
+
 import json
 import os
 import resource

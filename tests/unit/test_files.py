@@ -1,5 +1,7 @@
 """Recordings on disk become frames by one rule, or an error that says which file, which place and what to do."""
 
+# Over 400 lines: one rule for seven file formats; each format's tests share the files that are made here.
+
 import csv
 import hashlib
 import io

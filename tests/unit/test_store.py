@@ -1,5 +1,7 @@
 """The store: conservation in every order of events, durable alarms, damage, locks, and disks that refuse."""
 
+# Over 400 lines: every promise of one door; a split would repeat the child process and the damage helpers.
+
 import json
 import os
 import signal
