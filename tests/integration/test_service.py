@@ -240,5 +240,6 @@ def test_an_acknowledgement_is_obeyed_once_however_it_is_written(alarmed: tuple[
         assert hmi.count(f"{HERE}/event") == 1
     with Hmi(broker.port) as late:
         late.wait_for(f"{BASE}/status")
-        assert late.count(ACK) == 0
+        # The deletion of the last command may still arrive live, and is empty; a command that was kept is not.
+        assert not any(late.heard.get(ACK, ()))
     assert call_json(daemon.config, "alarms")[0]["state"] == "ACKED"
