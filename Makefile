@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := 2.13.0
 
-.PHONY: setup check fix test demo bench wheel clean
+.PHONY: setup check fix test gpu demo bench wheel clean
 .DEFAULT_GOAL := demo
 
 # The runtime alone (no torch): enough for `make demo`.
@@ -38,6 +38,11 @@ test: setup
 	sh tools/install-test-servers.sh
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest $(ARGS)
+
+# What needs an NVIDIA GPU, after `make setup` and then, into the same environment, a CUDA build of torch and the extra
+# [tensorrt]. It does not depend on setup, which would put the CPU build of torch back.
+gpu:
+	$(BIN)/pytest tests/gpu $(ARGS)
 
 # ONCE=1 ends after the story and prints one JSON line.
 demo: $(VENV)/.runtime

@@ -1,11 +1,13 @@
 """Hand-written stand-ins that keep the real contracts, and a machine whose truth is known."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.errors import BackendFailed
 from fisher_agent.stages import Floats, Frame
 from fisher_agent.waveforms import Recording
 from fisher_models.bundle import Bundle, SelfTest
@@ -38,12 +40,41 @@ class FakeEmbedder:
         pass
 
 
+class FakeGpu(FakeEmbedder):
+    """The same model in float16, until it is `dead`, or gives `nan`; `off` is added to everything."""
+
+    name = "tensorrt"
+    device = "cuda: a test"
+
+    def __init__(self, *, off: float = 0.0) -> None:
+        super().__init__(precision="f16")
+        self.off = off
+        self.dead = self.nan = self.closed = False
+
+    def embed(self, bands: Floats, centres: Floats) -> Floats:
+        if self.dead:
+            raise BackendFailed("the GPU failed: cuStreamSynchronize failed: unspecified launch failure")
+        found = super().embed(bands, centres).astype(np.float16).astype(np.float32) + np.float32(self.off)
+        return np.full_like(found, np.nan) if self.nan else found
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def proven_bundle() -> Bundle:
+    """A bundle whose self-test `FakeEmbedder` and `FakeGpu` reproduce."""
+    bands = np.random.default_rng(3).normal(-1, 0.5, (4, 32, SPEC.band_bins)).astype(np.float32)
+    centres = np.zeros(4, np.float32)
+    test = SelfTest(bands, centres, FakeEmbedder().embed(bands, centres))
+    return replace(bundle(), selftest=test, tolerance={"f32": 1e-3, "f16": 0.02})
+
+
 def bundle(*, digest: str = "b" + "0" * 64) -> Bundle:
     """A bundle in name only: enough for what binds a bank."""
     nothing = SelfTest(np.zeros((1, 16, 100), np.float32), np.zeros(1, np.float32), np.zeros((1, 24), np.float32))
     return Bundle(
         name="fake", path=Path("/nowhere"), digest=digest, model={"family": "fake"}, weights="untrained",
-        origin="a test", frontend=SPEC, tolerance={"f32": 1e-3}, selftest=nothing,
+        origin="a test", frontend=SPEC, tolerance={"f32": 1e-3}, selftest=nothing, lower={},
     )  # fmt: skip
 
 

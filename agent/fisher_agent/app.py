@@ -4,13 +4,15 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import structlog
 
 from fisher_agent import configfile as configuration
-from fisher_agent.backends import open_embedder, self_test
+from fisher_agent.backends import constructor, distance, open_embedder, self_test, trt_engine
+from fisher_agent.backends.standby import Standby, open_standby
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.config import Config, SourceConfig
@@ -25,7 +27,7 @@ from fisher_agent.service import keep_heap_small
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.sources import check_topics, open_source, rebind
-from fisher_agent.stages import Message, Source
+from fisher_agent.stages import Embedder, Message, Source
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
 from fisher_models.bundle import Bundle
@@ -39,21 +41,56 @@ log = structlog.get_logger()
 
 
 def find_bundle(config: Config) -> Bundle:
-    """The configured bundle; ConfigError where it is missing or damaged."""
+    """The configured bundle; ConfigError where it is missing or damaged, or sees less than a window."""
     try:
-        return load_bundle(config.model.bundle)
+        bundle = load_bundle(config.model.bundle)
     except BundleError as error:
         raise ConfigError(f"model.bundle: {error}") from error
+    length_s, longest_s = config.window.length_s, bundle.frontend.longest_s
+    if length_s > longest_s:
+        raise ConfigError(f"window.length_s is {length_s:g}; {bundle.name} sees at most {longest_s:g} s")
+    return bundle
 
 
 def open_engine(config: Config) -> Engine:
     """Load the model and let it prove itself; the calling thread is the one that embeds from now on."""
     bundle = find_bundle(config)
-    embedder, note = open_embedder(bundle, backend=config.model.backend, precision=config.model.precision)
+    model, cache = config.model, cache_folder(config)
+    embedder, note = open_embedder(
+        bundle, backend=model.backend, precision=model.precision, threads=model.threads, cache=cache
+    )
     error = self_test(embedder, bundle)
     log.info("self_test", backend=embedder.name, precision=embedder.precision, max_abs_error=float(f"{error:.2g}"))
+    return _engine(bundle, embedder, note, distances=distance.kept(cache, bundle, embedder.precision))
+
+
+def open_serving(config: Config) -> tuple[Engine, Standby | None]:
+    """As `open_engine`, for the daemon: where a GPU is configured the CPU serves until it is ready, and after it."""
+    if config.model.backend != "tensorrt":
+        return open_engine(config), None
+    bundle = find_bundle(config)
+    standby = open_standby(
+        bundle, precision=config.model.precision, threads=config.model.threads, cache=cache_folder(config)
+    )
+    return _engine(bundle, standby.serving, standby.note, distances=standby.distances), standby
+
+
+def build_engine(config: Config) -> Path:
+    """Build the engine of the configured bundle for this box's GPU, if the cache has none; returns its file."""
+    bundle = find_bundle(config)
+    trt_engine.check(bundle, config.model.precision if config.model.backend == "tensorrt" else "auto")
+    constructor("tensorrt")
+    return trt_engine.prepare(bundle, cache=cache_folder(config) / "engines")
+
+
+def cache_folder(config: Config) -> Path:
+    """What was measured or built for this box; it may be deleted at any time."""
+    return config.state_dir / "cache"
+
+
+def _engine(bundle: Bundle, embedder: Embedder, note: str, *, distances: Mapping[str, float]) -> Engine:
     model = Model(bundle.name, bundle.digest, bundle.weights, embedder.name, embedder.precision, embedder.device, note)
-    return Engine(bundle, Frontend(bundle.frontend), embedder, model)
+    return Engine(bundle, Frontend(bundle.frontend), embedder, model, distances)
 
 
 def open_store(config: Config) -> Store:
@@ -96,7 +133,7 @@ def build(config: Config, store: Store) -> Agent:
             store=store,
             stats=stats,
             banks=bank_files(config),
-            open_engine=partial(open_engine, config),
+            open_engine=partial(open_serving, config),
             open_source=source,
             open_influx=partial(InfluxSink, influx) if influx else None,
             open_plant=plant if mqtt else None,

@@ -6,7 +6,7 @@ Blocking: the daemon calls it outside the event loop. Versions are immutable; th
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +41,7 @@ class Engine:
     frontend: Frontend
     embedder: Embedder
     model: Model
+    distances: Mapping[str, float] = field(default_factory=dict)  # other precision -> measured cosine distance
 
     def pipeline(self, stats: Stats) -> Pipeline:
         """A pipeline with no machines yet."""
@@ -58,6 +59,10 @@ class BankLibrary:
     def reconfigure(self, config: Config) -> None:
         """Go on under another configuration of the machines."""
         self._config = config
+
+    def serve(self, engine: Engine) -> None:
+        """Go on with another engine of the same bundle."""
+        self._engine = engine
 
     def judge(self, machine: MachineConfig, bank: Bank | None) -> Judge:
         """The judge of a machine; without a bank it says `not enrolled`."""
@@ -100,7 +105,14 @@ class BankLibrary:
             "created_ns": time.time_ns(),
         }
         if fault is None:
-            bank, report = learn(recording, previous=previous, faults=faults, mode=mode, **common)
+            bank, report = learn(
+                recording,
+                previous=previous,
+                faults=faults,
+                mode=mode,
+                coreset=self._config.enroll.coreset,
+                **common,
+            )
             recordings = {NORMAL: recording, **faults}
         else:
             if previous is None:
@@ -129,6 +141,7 @@ class BankLibrary:
             recordings[NORMAL],
             old,
             faults={k: v for k, v in recordings.items() if k != NORMAL},
+            coreset=self._config.enroll.coreset,
             machine=machine,
             window=self._config.window,
             bundle=self._engine.bundle,
@@ -148,6 +161,7 @@ class BankLibrary:
             precision=self._engine.embedder.precision,
             window=self._config.window,
             machine=machine,
+            cross_precision_distance=self._engine.distances.get(bank.precision),
         )
 
     def _save(self, bank: Bank, recordings: Mapping[str, Recording], report: Report) -> None:

@@ -101,6 +101,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--occurrence", type=int, required=True)
     sub.add_argument("--by", default="")
     sub.add_argument("--comment", default="")
+    sub = verb(
+        "build-engine", _build_engine, "build the TensorRT engine of the model for this box's GPU, ahead of time"
+    )
+    sub.add_argument("--json", action="store_true")
     sub = verb("demo", _demo, "the whole agent on one machine, with a fault that begins while you watch")
     sub.add_argument("--once", action="store_true", help="end after the story")
     sub.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -280,6 +284,13 @@ def _ack(arguments: argparse.Namespace) -> None:
             comment=arguments.comment,
         )
     )
+
+
+def _build_engine(arguments: argparse.Namespace) -> None:
+    from fisher_agent import app
+
+    path = app.build_engine(_config(arguments))
+    _show(arguments, {"engine": str(path)}, lambda built: [f"{built['engine']} is ready"])
 
 
 def _demo(arguments: argparse.Namespace) -> int:

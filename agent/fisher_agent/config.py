@@ -38,6 +38,7 @@ class ModelConfig(Strict):
     bundle: str = "fisher-tiny"
     backend: Literal["auto", "tensorrt", "openvino", "torch"] = "auto"
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # cores of a CPU backend; None: all
 
 
 class WindowConfig(Strict):
@@ -233,6 +234,7 @@ class EnrollConfig(Strict):
 
     duration_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 600.0
     keep_mb: Annotated[float, Field(ge=0, le=100_000)] = 256.0
+    coreset: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the windows that those kept stand for; 1: keep all
 
 
 class OutboxConfig(Strict):

@@ -41,16 +41,18 @@ def learn(
     previous: Bank | None = None,
     faults: Mapping[str, Recording] | None = None,
     mode: str = "default",
+    coreset: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Bank, Report]:
     """Learn normal running. `faults` are recordings of labelled faults, to be learnt anew with its gains.
 
-    NotLearnt, saying what to do, for a machine that does not run (flat; under `running_rms`; far under the level of
-    `previous`; mostly stopped) or too few windows. `progress(done, total)` counts windows.
+    Under a `coreset` of 1 each channel keeps fewer windows, which stand for that share of all (`learning`). NotLearnt,
+    saying what to do, for a machine that does not run (flat; under `running_rms`; far under the level of `previous`;
+    mostly stopped) or too few windows. `progress(done, total)` counts windows.
     """
     setup = Setup(
         machine=machine, window=window, bundle=bundle, frontend=frontend, embedder=embedder, version=version,
-        created_ns=created_ns, progress=progress,
+        created_ns=created_ns, coreset=coreset, progress=progress,
     )  # fmt: skip
     survey = look(recording, machine, window)
     refuse(survey, recording, machine, window, previous=previous)
@@ -101,6 +103,7 @@ def rebuild(
     version: str,
     created_ns: int,
     faults: Mapping[str, Recording] | None = None,
+    coreset: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Bank, Report]:
     """Make a bank again for another bundle, window or precision; its gains and levels stay, for they are the machine's.
@@ -113,7 +116,7 @@ def rebuild(
     )  # fmt: skip
     setup = Setup(
         machine=machine, window=window, bundle=bundle, frontend=frontend, embedder=embedder, version=version,
-        created_ns=created_ns, progress=progress,
+        created_ns=created_ns, coreset=coreset, progress=progress,
     )  # fmt: skip
     rms = {c.channel: c.median_rms for c in old.channels}
     gains = {c.channel: c.gain for c in old.channels}

@@ -57,7 +57,9 @@ def add_fault(bank: Bank, recording: Recording, fault: str, *, setup: Setup) -> 
         dropped_moments=len(survey.steady) - int(survey.steady.sum()),
         independent=len(calibrate.independent(survey.spans(added))),
         limit=bank.limit,
-        channels=tuple(channel_report(machine.channel(c), survey, bank.channel(c), d) for c, d in distances.items()),
+        channels=tuple(
+            channel_report(machine.channel(c), survey, bank.channel(c), d, kept=len(d)) for c, d in distances.items()
+        ),
         too_little=tuple(notes),
     )
     return replace(bank, faults=faults), report

@@ -1,7 +1,7 @@
 """Windows of steady running become a bank: embedded a batch at a time, then calibrated against one another."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from fisher_agent import calibrate
 from fisher_agent.bank import Bank, ChannelBank
 from fisher_agent.calibrate import Doubles, Spans
 from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.coreset import coreset
 from fisher_agent.detect import snapshot_hold_ns
 from fisher_agent.errors import NotLearnt
 from fisher_agent.indicators import third_octave_levels, third_octaves
@@ -39,6 +40,7 @@ class Setup:
     embedder: Embedder
     version: str
     created_ns: int
+    coreset: float = 1.0  # share of a channel's windows that those it keeps stand for
     progress: Callable[[int, int], None] | None = None
 
 
@@ -59,6 +61,16 @@ class Embedded:
     vectors: Floats  # (n, n_bands * d)
     octave_db: Floats  # (n, k)
     n_bands: int
+
+    def only(self, kept: NDArray[np.intp]) -> "Embedded":
+        """Some of the windows, by position."""
+        return replace(
+            self,
+            moment=self.moment[kept],
+            spans=self.spans[kept],
+            vectors=self.vectors[kept],
+            octave_db=self.octave_db[kept],
+        )
 
 
 def embed(
@@ -126,9 +138,13 @@ def normal_bank(
     ratios: list[Doubles] = []
     for config in machine.channels:
         e, octave = embedded[config.id], octaves[config.id]
-        distances, shares = _left_out(
-            e, blocks[np.searchsorted(steady, e.moment)], block_spans, where=f"{machine.id}/{config.id}"
-        )
+        mine = blocks[np.searchsorted(steady, e.moment)]
+        distances, shares = _left_out(e, e, mine, block_spans, where=f"{machine.id}/{config.id}")
+        kept = e
+        if setup.coreset < 1:
+            kept = _fewer(e, mine, block_spans, typical=float(np.median(distances)), coverage=setup.coreset)
+            # What judges is what must be calibrated: every window, kept or not, beside the kept ones.
+            distances, shares = _left_out(e, kept, mine, block_spans, where=f"{machine.id}/{config.id}")
         limit = calibrate.limit(distances, n_independent=len(calibrate.independent(e.spans)))
         channel = ChannelBank(
             channel=config.id,
@@ -141,16 +157,16 @@ def normal_bank(
             n_bands=e.n_bands,
             limit=limit,
             typical=float(np.median(distances)),
-            vectors=e.vectors,
-            end_ns=survey.ends_ns[e.moment],
+            vectors=kept.vectors,
+            end_ns=survey.ends_ns[kept.moment],
             share_median=np.median(shares, axis=0),
             octave_hz=octave.centres_hz,
-            octave_db=e.octave_db,
+            octave_db=kept.octave_db,
             octave_spread_db=_spread(e.octave_db),
             octave_floor=octave.floor,
         )
         channels.append(channel)
-        reports.append(channel_report(config, survey, channel, distances))
+        reports.append(channel_report(config, survey, channel, distances, kept=len(kept.vectors)))
         ratios.append(_by_moment(config, survey, e, distances / limit)[steady])
 
     fused = np.nanmax(ratios, axis=0)  # a steady moment has a usable window, or it would not have run
@@ -187,12 +203,15 @@ def normal_bank(
     return bank, report
 
 
-def channel_report(config: ChannelConfig, survey: Survey, bank: ChannelBank, distances: Doubles) -> ChannelReport:
-    """What was learnt of one channel, given the distances (n,) of its windows."""
+def channel_report(
+    config: ChannelConfig, survey: Survey, bank: ChannelBank, distances: Doubles, *, kept: int
+) -> ChannelReport:
+    """What was learnt of one channel, given the distances (n,) of its windows and how many of them the bank keeps."""
     return ChannelReport(
         channel=config.id,
         unit=config.unit,
         windows=len(distances),
+        kept=kept,
         flat=sum(not w.usable for w in survey.of_steady(config.id)),
         rms=survey.rms(config.id),
         gain=bank.gain,
@@ -214,17 +233,33 @@ def _spread(octave_db: Floats) -> Doubles:
     return np.asarray(MAD_TO_SIGMA * np.median(deviation, axis=0), dtype=np.float64)
 
 
-def _left_out(e: Embedded, blocks: NDArray[np.intp], block_spans: Spans, *, where: str) -> tuple[Doubles, Doubles]:
-    """Distance (n,) and its shares (n, n_bands) of every window to the nearest that does not touch its block."""
-    index = Index(e.vectors, n_bands=e.n_bands)
+def _left_out(
+    e: Embedded, kept: Embedded, blocks: NDArray[np.intp], block_spans: Spans, *, where: str
+) -> tuple[Doubles, Doubles]:
+    """Distance (n,) and its shares (n, n_bands) of every window to the nearest kept one outside its block."""
+    index = Index(kept.vectors, n_bands=e.n_bands)
     distances, shares = np.empty(len(e.vectors)), np.empty((len(e.vectors), e.n_bands))
     for block in np.unique(blocks):
-        touching = calibrate.touches(e.spans, block_spans[block])
+        touching = calibrate.touches(kept.spans, block_spans[block])
         if touching.all():
             raise NotLearnt(f"the windows of {where} lie too close together to tell normal variation; enrol for longer")
         mine = blocks == block
         _, distances[mine], shares[mine] = index.nearest(e.vectors[mine], left_out=touching)
     return distances, shares
+
+
+def _fewer(e: Embedded, blocks: NDArray[np.intp], block_spans: Spans, *, typical: float, coverage: float) -> Embedded:
+    """The windows that are kept: a share `coverage` of all lies as near to a kept one as normal windows typically lie.
+
+    The middle of every block is kept in any case, so that calibrating finds windows outside each block; where it would
+    still find none, all are kept.
+    """
+    middles = np.asarray([np.median(np.flatnonzero(blocks == b)) for b in np.unique(blocks)], dtype=np.intp)
+    rows = Index(e.vectors, n_bands=e.n_bands).shifted
+    kept = e.only(coreset(rows, start=middles, radius=max(typical, calibrate.LIMIT_FLOOR), coverage=coverage))
+    if any(calibrate.touches(kept.spans, block_spans[b]).all() for b in np.unique(blocks)):
+        return e
+    return kept
 
 
 def _by_moment(config: ChannelConfig, survey: Survey, e: Embedded, ratios: Doubles) -> Doubles:

@@ -12,6 +12,7 @@ class ChannelReport:
     channel: str
     unit: str
     windows: int
+    kept: int  # of these, in the bank: all, or those that stand for `enroll.coreset` of them
     flat: int  # windows left out because all samples were equal or some were no numbers
     rms: float
     gain: float
@@ -53,10 +54,11 @@ class Report:
         )
         for c in self.channels:
             left_out = f", {c.flat} left out" if c.flat else ""
+            kept = f", {c.kept} kept" if c.kept < c.windows else ""
             rms = f"{c.rms:.3g} {c.unit}".strip()
             yield (
-                f"  {c.channel}: {c.windows} windows{left_out}, RMS {rms}, distance {c.median_distance:.2g} (median) "
-                f"{c.p95_distance:.2g} (95 %), limit {c.limit:.2g}"
+                f"  {c.channel}: {c.windows} windows{left_out}{kept}, RMS {rms}, "
+                f"distance {c.median_distance:.2g} (median) {c.p95_distance:.2g} (95 %), limit {c.limit:.2g}"
             )
         for sentence in self.too_little:
             yield f"  note: {sentence}"

@@ -68,6 +68,10 @@ class Ledger:
         self._unsaved: deque[tuple[partial[None], int]] = deque()
         self._unsaved_points = 0
 
+    def judged_by(self, model: Model) -> None:
+        """From now on another backend or precision stands in what is written."""
+        self._model = model
+
     async def load(self, machine: str) -> None:
         """Read the table of fault codes and show it."""
         self._codes[machine] = dict(await self._in_store(self._store.fault_table, machine))

@@ -5,6 +5,7 @@ Conservation: a backlog's windows are `made == taken + dropped + waiting`; a que
 """
 
 import json
+import math
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,16 @@ MAX_QUARANTINED = 1000
 
 
 class Backlog:
-    """Moments that wait for the model, bounded in bytes; the newest is always kept. For one thread."""
+    """Moments that wait for the model, bounded in bytes; the newest is always kept. For one thread.
+
+    Without room the machine with the most bytes waiting loses its oldest moment (longest-queue drop, Suter et al.
+    1998): a fast machine pays for its own flood, and a slow one beside it loses nothing.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._moments: deque[Moment] = deque()
+        self._bytes: Counter[str] = Counter()  # machine -> waiting
         self.nbytes = 0
         self.made = 0  # windows that were ever put
         self.taken = 0
@@ -41,33 +47,44 @@ class Backlog:
 
     @property
     def full(self) -> bool:
-        """Whether a moment like the newest one would push the oldest out."""
+        """Whether a moment like the newest one would push another out."""
         return bool(self._moments) and not self.fits(self._moments[-1])
 
     def put(self, moment: Moment) -> int:
-        """Add the newest; returns how many windows were dropped to make room, oldest first."""
+        """Add the newest; returns how many windows were dropped to make room."""
         before = self.dropped
         while not self.fits(moment):
-            self.dropped += len(self._pop().windows)
+            loser = (self._bytes + Counter({moment.machine: moment.nbytes})).most_common(1)[0][0]
+            oldest = next((i for i, m in enumerate(self._moments) if m.machine == loser), 0)
+            self.dropped += len(self._pop(oldest).windows)
         self._moments.append(moment)
         self.nbytes += moment.nbytes
+        self._bytes[moment.machine] += moment.nbytes
         self.made += len(moment.windows)
         self.waiting += len(moment.windows)
         return self.dropped - before
 
-    def take(self, max_windows: int) -> list[Moment]:
-        """The oldest moments of together at most so many windows; at least one where any waits."""
+    def take(self, max_windows: int, *, max_bytes: float = math.inf) -> list[Moment]:
+        """The oldest moments of together at most so many windows and bytes; at least one where any waits."""
         moments: list[Moment] = []
-        room = max_windows
-        while self._moments and (not moments or len(self._moments[0].windows) <= room):
-            moments.append(self._pop())
-            room -= len(moments[-1].windows)
+        room, room_bytes = max_windows, max_bytes
+        while self._moments:
+            head = self._moments[0]
+            if moments and (len(head.windows) > room or head.nbytes > room_bytes):
+                break
+            moments.append(self._pop(0))
+            room -= len(head.windows)
+            room_bytes -= head.nbytes
         self.taken += sum(len(m.windows) for m in moments)
         return moments
 
-    def _pop(self) -> Moment:
-        moment = self._moments.popleft()
+    def _pop(self, position: int) -> Moment:
+        moment = self._moments[position]
+        del self._moments[position]
         self.nbytes -= moment.nbytes
+        self._bytes[moment.machine] -= moment.nbytes
+        if not self._bytes[moment.machine]:
+            del self._bytes[moment.machine]
         self.waiting -= len(moment.windows)
         return moment
 

@@ -65,14 +65,16 @@ class Pipeline:
         open_batches: dict[tuple[int, ...], _Batch] = {}
         for position, (window, gain) in enumerate(zip(windows, gains, strict=True)):
             scaled = np.clip(window.samples * np.float64(gain), -MAX_AMPLITUDE, MAX_AMPLITUDE)
-            bands, centres = self.frontend.bands(scaled.astype(np.float32), window.rate_hz)
+            segments, centres = self.frontend.segments(scaled.astype(np.float32), window.rate_hz)  # (s, n, t, f)
+            bands = segments.reshape(-1, *segments.shape[2:])
             batch = open_batches.setdefault(bands.shape[1:], _Batch())
             if batch.n_bands and batch.n_bands + len(bands) > self._max_bands:
                 yield batch
                 batch = open_batches[bands.shape[1:]] = _Batch()
             batch.positions.append(position)
             batch.bands.append(bands)
-            batch.centres.append(centres)
+            batch.centres.append(np.tile(centres, len(segments)))
+            batch.segments.append(len(segments))
         yield from open_batches.values()
 
     def _run(self, batch: "_Batch") -> list[Floats]:
@@ -82,7 +84,11 @@ class Pipeline:
             raise BackendFailed(f"{self.embedder.name} gave {vectors.shape} for {len(bands)} bands")
         if not np.isfinite(vectors).all():
             raise BackendFailed(f"{self.embedder.name} ({self.embedder.precision}) gave values that are not finite")
-        return np.split(vectors, np.cumsum([len(b) for b in batch.bands])[:-1])
+        parts = np.split(vectors, np.cumsum([len(b) for b in batch.bands])[:-1])
+        return [
+            p if s == 1 else p.reshape(s, len(p) // s, -1).mean(axis=0)
+            for p, s in zip(parts, batch.segments, strict=True)
+        ]
 
 
 @dataclass(slots=True)
@@ -90,6 +96,7 @@ class _Batch:
     positions: list[int] = field(default_factory=list)
     bands: list[Floats] = field(default_factory=list)
     centres: list[Floats] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)  # of each window; its embedding is the mean over them
 
     @property
     def n_bands(self) -> int:

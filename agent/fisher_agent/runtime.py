@@ -17,6 +17,7 @@ import structlog
 
 from fisher_agent.account import POINT_KEYS, Account
 from fisher_agent.alarms import MachineAlarms
+from fisher_agent.backends.standby import Standby
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.board import Board
@@ -24,19 +25,20 @@ from fisher_agent.codes import Level
 from fisher_agent.config import Config, MachineConfig, SourceConfig
 from fisher_agent.delivery import Delivery, clock_unset
 from fisher_agent.errors import Unavailable
-from fisher_agent.ledger import Ledger, Model
+from fisher_agent.ledger import Ledger
 from fisher_agent.links import Links
 from fisher_agent.live import LiveMachine
 from fisher_agent.outbox import Backlog
-from fisher_agent.pipeline import Pipeline
+from fisher_agent.pace import Pace
 from fisher_agent.report import Names, as_json
 from fisher_agent.service import Systemd
+from fisher_agent.serving import Serving, say
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.stages import Frame, Message, Moment, Point, Scalar, Source
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
-from fisher_agent.tasks import finish, first, nice, run
+from fisher_agent.tasks import finish, first, nice, run, set_within
 from fisher_agent.waveforms import Recording
 
 T = TypeVar("T")
@@ -61,7 +63,7 @@ class Parts:
     store: Store
     stats: Stats
     banks: BankFiles
-    open_engine: Callable[[], Engine]  # called in the compute thread: loads the model and proves it
+    open_engine: Callable[[], tuple[Engine, Standby | None]]  # in the compute thread: loads the model and proves it
     open_source: Callable[[SourceConfig, Config], Source]
     open_influx: Callable[[], InfluxSink] | None
     open_plant: Callable[[str, Message], PlantLink] | None  # (role, will)
@@ -81,6 +83,7 @@ class Agent:
         self.names = Names.of(parts.config)
         self.board = Board()
         self.backlog = Backlog(round(parts.config.backlog.max_mb * MB))
+        self._pace = Pace()
         self.machines: dict[str, LiveMachine] = {}
         self.recordings: dict[str, list[Recording]] = {}
         self.sources: dict[str, Source] = {}
@@ -151,23 +154,31 @@ class Agent:
         """Open, work, drain, close."""
         try:
             await self._open()
-            async with asyncio.TaskGroup() as group:
+            async with contextlib.aclosing(self._serving), asyncio.TaskGroup() as group:
                 await self._work_until_stopped(group)
         finally:
             self._compute.shutdown(wait=False, cancel_futures=True)
             self._in_store_pool.shutdown(wait=True)
 
     async def _open(self) -> None:
-        self.engine = await self.in_compute(self.parts.open_engine)
+        self.engine, standby = await self.in_compute(self.parts.open_engine)
+        self._serving = Serving(self.engine, standby, in_compute=self.in_compute, adopt=self._adopt)
         self.library = BankLibrary(self.config, self.parts.banks, self.engine)
-        model = self.engine.model
-        self.pipeline: Pipeline = self.engine.pipeline(self.stats)
+        model, self.pipeline = self.engine.model, self.engine.pipeline(self.stats)
         self.ledger = Ledger(self.names, self.store, self.in_store, board=self.board, model=model, stats=self.stats)
-        log.info("model", **_plain(model))
-        if model.weights == "untrained":
-            log.warning("weights_untrained", bundle=model.bundle, meaning="scores show change, they are not diagnoses")
+        say(model)
         for machine in self.config.machines:
             await self.add_machine(machine)
+        self._serving.start(partial(asyncio.get_running_loop().call_soon_threadsafe, self._work.set))
+
+    async def _adopt(self, engine: Engine) -> None:
+        """Go on with another embedder; no window is judged before every bank is checked against its precision."""
+        self.engine, self.pipeline.embedder = engine, engine.embedder
+        self.library.serve(engine)
+        self.ledger.judged_by(engine.model)
+        for machine in list(self.machines):
+            if machine in self.machines:  # a reload may take one out meanwhile
+                await self.use_bank(machine)
 
     async def add_machine(self, machine: MachineConfig) -> None:
         """Begin to watch a machine: its alarms as they were left, its active bank."""
@@ -283,7 +294,8 @@ class Agent:
 
     async def _compute_loop(self) -> None:
         while True:
-            moments = self.backlog.take(BATCH_WINDOWS)
+            await self._serving.settle()
+            moments = self.backlog.take(BATCH_WINDOWS, max_bytes=self._pace.max_bytes)
             if not moments:
                 self._computed_s = time.monotonic()
                 self._queued_at.clear()
@@ -293,9 +305,11 @@ class Agent:
                 self._work.clear()
                 continue
             self.account.in_hand = sum(len(m.windows) for m in moments)
-            verdicts = await self.in_compute(self.pipeline.process, moments)
+            began_s = time.monotonic()
+            verdicts = await self._serving.process(self.pipeline, moments)
             self.account.in_hand = 0
             now_s = self._computed_s = time.monotonic()
+            self._pace.learn(sum(m.nbytes for m in moments), taken_s=now_s - began_s)
             for verdict in verdicts:
                 machine = self.machines.get(verdict.machine)
                 if machine is None:
@@ -335,7 +349,7 @@ class Agent:
     async def _tick_loop(self) -> None:
         republished_s = reported_s = time.monotonic()
         last_s = time.monotonic()
-        while not await self._drained_within(TICK_S):  # after it, what was shown as a goodbye stands
+        while not await set_within(self._drained, TICK_S):  # after it, what was shown as a goodbye stands
             now_s, utc_ns = time.monotonic(), time.time_ns()
             if now_s - last_s > 5 * TICK_S:  # the box was suspended: silence in between proves nothing
                 for machine in self.machines.values():
@@ -361,16 +375,10 @@ class Agent:
                 self.board.renew()
             self.announce()
             if now_s - self._computed_s < STALLED_S or not self.backlog.waiting:
-                self._systemd.tell("WATCHDOG=1")
+                self._systemd.tell("WATCHDOG=1", *self._serving.for_systemd)
 
     def _watched(self, machine: LiveMachine) -> bool:
         return self.machines.get(machine.config.id) is machine
-
-    async def _drained_within(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._drained.wait()
-        return self._drained.is_set()
 
     def _status_word(self) -> str:
         if self._drained.is_set():
@@ -389,7 +397,3 @@ class Agent:
     def health(self) -> dict[str, Scalar]:
         """The payload of `B/health`."""
         return self.account.health(self.machines.values(), self.engine.model)
-
-
-def _plain(model: Model) -> dict[str, str]:
-    return {k: getattr(model, k) for k in Model.__slots__ if k != "note"} | ({"note": model.note} if model.note else {})

@@ -35,3 +35,11 @@ async def finish(tasks: Sequence[asyncio.Task[None]], *, deadline: float) -> Non
         _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
         for task in late:
             task.cancel()
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, so long at most; whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

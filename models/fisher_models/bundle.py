@@ -4,6 +4,8 @@
     graph.onnx             bands (n, t, f) -> embedding (n, d); its weights point into weights.safetensors
     weights.safetensors    the state dict; float16 where every value of a tensor is exactly representable
     selftest.safetensors   an input and the embedding that a backend must reproduce
+    graph.f16.onnx         where it was exported: the same graph computing in float16, for GPUs
+    graph.int8.onnx        where it was exported: its linear layers in int8, with calibrated ranges
 
 Installed bundles are package data, so an editable checkout and a wheel look them up in the same place.
 """
@@ -27,6 +29,7 @@ from fisher_models.frontend import Floats, FrontendSpec
 SCHEMA = "fisher.bundle/1"
 MANIFEST, GRAPH, WEIGHTS, SELFTEST = "manifest.json", "graph.onnx", "weights.safetensors", "selftest.safetensors"
 FILES = (GRAPH, WEIGHTS, SELFTEST)
+LOWER = {"f16": "graph.f16.onnx", "int8": "graph.int8.onnx"}  # precision -> its own graph; a bundle need not have them
 KEYS = {"schema", "name", "model", "weights", "origin", "frontend", "tolerance", "files"}
 STANDINGS = ("untrained", "trained", "published")
 NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}")  # a letter first: HMIs turn numeric-looking strings into numbers
@@ -55,6 +58,7 @@ class Bundle:
     frontend: FrontendSpec
     tolerance: Mapping[str, float]  # precision -> largest absolute error of the self-test
     selftest: SelfTest
+    lower: Mapping[str, Path]  # precision -> the graph that computes in it, where the bundle has one
 
     @property
     def family(self) -> str:
@@ -104,8 +108,8 @@ def load(name_or_path: str | Path) -> Bundle:
     if wrong := sorted(manifest.keys() ^ KEYS):
         raise BundleError(f"{path / MANIFEST}: missing or unknown: {', '.join(wrong)}")
     _check_fields(path / MANIFEST, manifest)
-    for name in FILES:
-        _verify(path, name, manifest["files"][name])
+    for name, expected in manifest["files"].items():
+        _verify(path, name, expected)
     frontend = FrontendSpec.from_dict(manifest["frontend"])
     return Bundle(
         name=manifest["name"],
@@ -117,6 +121,7 @@ def load(name_or_path: str | Path) -> Bundle:
         frontend=frontend,
         tolerance={precision: float(limit) for precision, limit in manifest["tolerance"].items()},
         selftest=_selftest(path / SELFTEST, frontend),
+        lower={precision: path / name for precision, name in LOWER.items() if name in manifest["files"]},
     )
 
 
@@ -153,8 +158,9 @@ def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
     if not (tolerance and all(isinstance(limit, float) and limit > 0 for limit in limits)):
         raise BundleError(f"{path}: tolerance must map precisions to positive numbers")
     files = manifest["files"]
-    if not (isinstance(files, dict) and files.keys() == set(FILES)):
-        raise BundleError(f"{path}: files must be exactly {', '.join(FILES)}")
+    known = {*FILES, *LOWER.values()}
+    if not (isinstance(files, dict) and set(FILES) <= files.keys() <= known):
+        raise BundleError(f"{path}: files must be {', '.join(FILES)} and may be {', '.join(sorted(LOWER.values()))}")
 
 
 def _verify(folder: Path, name: str, expected: object) -> None:

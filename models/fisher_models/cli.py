@@ -14,10 +14,14 @@ from rich.progress import track
 from fisher_models import bundle as bundles
 from fisher_models.embed import embed
 from fisher_models.errors import ModelError, RecordingError
+from fisher_models.evaluate.cli import add_evaluate
 from fisher_models.execute import RUNNERS
+from fisher_models.pretrain import command as pretrain
 from fisher_models.recordings import Recording, from_files, from_manifest
 
-PRESETS = ("tiny", "mini", "small")
+PRESETS = (  # those of `families`, which needs torch
+    "fisher-tiny", "fisher-mini", "fisher-small", "echo-tiny", "echo-small", "echo-base", "echo-large",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ModelError, OSError) as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "onnx"):
+        if error.name not in ("torch", "onnx", "huggingface_hub"):
             raise
         return _fail(f"this needs {error.name}, which the base install leaves out: pip install 'fisher-agent[torch]'")
     except KeyboardInterrupt:
@@ -46,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     text = "reproduce stored reference vectors; prints the largest error of each case"
     sub = verbs.add_parser("verify", help=text, description=text)
     sub.add_argument("--golden", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--model", metavar="NAME", help="such as echo-small; default: all that the folder holds")
     sub.add_argument("--backend", choices=["all", *RUNNERS], default="all")
     sub.set_defaults(act=_verify)
 
@@ -67,18 +72,36 @@ def parser() -> argparse.ArgumentParser:
     weights.add_argument("--weights", type=Path, metavar="FILE", help="a safetensors file with the published keys")
     sub.add_argument("--standing", choices=bundles.STANDINGS, help="of --weights, such as trained")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="its last part is the bundle's name")
+    sub.add_argument("--calibrate", type=Path, nargs="*", default=[], metavar="FILE", help="recordings, for int8")
     sub.set_defaults(act=_export)
+
+    text = "write a bundle from a published checkpoint; runs no code of it"
+    sub = verbs.add_parser("import", help=text, description=text)
+    sub.add_argument("source", metavar="SOURCE", help=".safetensors, .pt, .pth, a folder, or hf:OWNER/NAME[@REVISION]")
+    sub.add_argument("--revision", metavar="R", help="of hf:, a branch, tag or commit")
+    sub.add_argument("--preset", choices=PRESETS, help="sizes that the checkpoint does not state")
+    sub.add_argument("--standing", choices=bundles.STANDINGS, default="published", help="default published")
+    sub.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="its last part is the bundle's name")
+    sub.set_defaults(act=_import)
+
+    pretrain.add(verbs)
+    add_evaluate(verbs)
     return root
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from fisher_models.verify import verify  # needs torch
 
+    backends = list(RUNNERS) if arguments.backend == "all" else [arguments.backend]
     checks = []
-    for check in verify(arguments.golden, list(RUNNERS) if arguments.backend == "all" else [arguments.backend]):
+    for check in verify(arguments.golden, backends, model=arguments.model):
         mark = "ok" if check.passed else "FAILED"
-        print(f"{check.subject:<10} {check.case:<24} {check.error:9.2e}  limit {check.limit:.0e}  {mark}", flush=True)
+        what = f"{check.model:<13}{check.subject:<10} {check.case:<23}"
+        print(f"{what} {check.error:8.1e}  limit {check.limit:.0e}  {mark}", flush=True)
         checks.append(check)
+    for model, subject in sorted({(check.model, check.subject) for check in checks}):
+        worst = max(check.error for check in checks if (check.model, check.subject) == (model, subject))
+        print(f"{model:<13}{subject:<10} worst of all {worst:19.1e}")
     failed = sum(not check.passed for check in checks)
     print(f"{len(checks) - failed} of {len(checks)} reproduced")
     return 1 if failed else 0
@@ -119,14 +142,14 @@ def _export(arguments: argparse.Namespace) -> int:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    from fisher_models.export import export_fisher  # needs torch and onnx
-    from fisher_models.fisher import PRESETS as SIZES
-    from fisher_models.fisher import seeded_state
+    from fisher_models.export import export  # needs torch and onnx
+    from fisher_models.families import PRESETS as SIZES
+    from fisher_models.families import seeded_state
 
     config = SIZES[arguments.preset]
     if arguments.weights is None:
         state = seeded_state(config, seed=arguments.seed)
-        weights, origin = "untrained", f"seeded_fisher({arguments.preset!r}, seed={arguments.seed})"
+        weights, origin = "untrained", f"fisher-models export --preset {arguments.preset} --seed {arguments.seed}"
     else:
         if arguments.standing is None:
             raise RecordingError("--weights needs --standing: say whether these weights are trained or published")
@@ -135,7 +158,22 @@ def _export(arguments: argparse.Namespace) -> int:
         except SafetensorError as error:
             raise RecordingError(f"{arguments.weights} is no safetensors file: {error}") from error
         weights, origin = arguments.standing, arguments.weights.name
-    bundle = export_fisher(config, state, out=arguments.out, weights=weights, origin=origin)
+    calibrate = list(from_files(arguments.calibrate))
+    bundle = export(config, state, out=arguments.out, weights=weights, origin=origin, calibrate=calibrate)
+    print(f"{bundle.name} {bundle.digest} ({bundle.weights}) -> {bundle.path}")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from fisher_models.importing import import_checkpoint  # needs torch and onnx
+
+    done = import_checkpoint(
+        arguments.source, arguments.out,
+        preset=arguments.preset, revision=arguments.revision, standing=arguments.standing,
+    )  # fmt: skip
+    for note in done.notes:
+        print(f"fisher-models: {note}", file=sys.stderr)
+    bundle = done.bundle
     print(f"{bundle.name} {bundle.digest} ({bundle.weights}) -> {bundle.path}")
     return 0
 

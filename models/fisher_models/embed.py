@@ -1,5 +1,6 @@
 """Recordings to a table of embeddings: a row per window and channel, written as npz without pickle."""
 
+import math
 import os
 import tempfile
 import zipfile
@@ -60,9 +61,8 @@ def embed(recordings: Iterable[Recording], spec: FrontendSpec, run: Runner, *, w
     What is left at the end and fills no window is left out; a recording or snapshot shorter than a window is one
     window by itself; a window never spans two snapshots. Raises SignalError naming the recording.
     """
-    longest_s = (spec.win_ms + (spec.max_frames - 1) * spec.hop_ms) / 1000
-    if not 0 < window_s <= longest_s:
-        raise SignalError(f"a window of {window_s:g} s: the model sees more than 0 and at most {longest_s:g} s")
+    if not (0 < window_s <= spec.longest_s and window_s < math.inf):
+        raise SignalError(f"a window of {window_s:g} s: the model sees more than 0 and at most {spec.longest_s:g} s")
     frontend, table = Frontend(spec), Table()
     for recording in recordings:
         try:
@@ -85,9 +85,11 @@ def _rows(recording: Recording, frontend: Frontend, run: Runner, window_s: float
     n, starts = windows(len(samples), recording, window_s)
     for i in range(0, len(starts), WINDOWS_AT_ONCE):
         some = starts[i : i + WINDOWS_AT_ONCE]
-        bands = [frontend.bands(samples[start : start + n], recording.rate_hz)[0] for start, _ in some]
-        embeddings = run(np.concatenate(bands)).reshape(len(some), -1)  # all windows of a recording are equally long
-        yield from zip((t_s for _, t_s in some), embeddings, strict=True)
+        made = [frontend.segments(samples[start : start + n], recording.rate_hz) for start, _ in some]
+        bands, centres = np.stack([b for b, _ in made]), made[0][1]  # all windows of a recording are equally long
+        w, s, b, t, f = bands.shape  # windows, segments, bands, frames, bins
+        found = run(bands.reshape(w * s * b, t, f), np.tile(centres, w * s))
+        yield from zip((t_s for _, t_s in some), found.reshape(w, s, -1).mean(axis=1), strict=True)
 
 
 def windows(n_samples: int, recording: Recording, window_s: float) -> tuple[int, list[tuple[int, float]]]:

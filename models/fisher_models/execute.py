@@ -1,6 +1,7 @@
 """Runs a bundle offline: bands in, embeddings out, on OpenVINO or torch. The agent has its own backends."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -8,34 +9,48 @@ from fisher_models.bundle import Bundle
 from fisher_models.errors import ModelError
 from fisher_models.frontend import Floats
 
-Runner = Callable[[Floats], Floats]  # (n, t, f) -> (n, d)
+Runner = Callable[[Floats, Floats], Floats]  # bands (n, t, f), centres (n,) -> (n, d)
 MAX_FRAMES = 4096  # at once: larger batches are no faster on a CPU and take more memory
 
 
 def openvino_runner(bundle: Bundle) -> Runner:
     """The bundle's graph in float32 on the CPU."""
+    return openvino_graph(bundle.graph_path, "embedding")
+
+
+def openvino_graph(graph: Path, output: str) -> Runner:
+    """One output of a graph whose weights lie beside it, in float32 on the CPU."""
     import openvino as ov
 
     core = ov.Core()
     try:
-        model = core.compile_model(core.read_model(bundle.graph_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO does not take {bundle.graph_path}: {error}") from error
+        raise ModelError(f"OpenVINO does not take {graph}: {error}") from error
     request = model.create_infer_request()
-    return _chunked(lambda bands: np.array(request.infer([bands])[0]))
+    wanted = {port.any_name for port in model.inputs}
+
+    def run(bands: Floats, centres: Floats) -> Floats:
+        given = {name: values for name, values in (("bands", bands), ("centres", centres)) if name in wanted}
+        return np.array(request.infer(given)[output])
+
+    return _chunked(run)
 
 
 def torch_runner(bundle: Bundle) -> Runner:
     """The reference implementation over the bundle's weights, float32 on the CPU."""
+    from fisher_models.families import model_from
+
+    return torch_function(model_from(bundle))
+
+
+def torch_function(function: Callable[..., object]) -> Runner:
+    """A function of tensors as one of arrays."""
     import torch
 
-    from fisher_models.fisher import from_bundle
-
-    model = from_bundle(bundle)
-
-    def run(bands: Floats) -> Floats:
+    def run(bands: Floats, centres: Floats) -> Floats:
         with torch.inference_mode():
-            out: Floats = model(torch.from_numpy(bands)).numpy()
+            out: Floats = function(torch.from_numpy(bands), torch.from_numpy(centres)).numpy()  # type: ignore[attr-defined]
         return out
 
     return _chunked(run)
@@ -45,8 +60,8 @@ RUNNERS: Mapping[str, Callable[[Bundle], Runner]] = {"openvino": openvino_runner
 
 
 def _chunked(run: Runner) -> Runner:
-    def in_pieces(bands: Floats) -> Floats:
+    def in_pieces(bands: Floats, centres: Floats) -> Floats:
         step = max(1, MAX_FRAMES // bands.shape[1])
-        return np.concatenate([run(bands[i : i + step]) for i in range(0, len(bands), step)])
+        return np.concatenate([run(bands[i : i + step], centres[i : i + step]) for i in range(0, len(bands), step)])
 
     return in_pieces

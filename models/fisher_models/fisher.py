@@ -5,9 +5,8 @@ table is sliced flat (patch i gets row i, whatever the grid), and the CLS token 
 added and gets none.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fisher_models.bundle import Bundle
-from fisher_models.errors import BundleError
+from fisher_models import seeded, sizes
 from fisher_models.frontend import FrontendSpec
-from fisher_models.vit import Block
+from fisher_models.vit import Block, with_weights
 
+FAMILY = "fisher"
 POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
 _MAX_LENGTH, _MAX_FREQ = 128, 50  # the grid that the published position table was made for
 
@@ -37,23 +36,23 @@ class FisherConfig:
     eps: float = 1e-6
     positions: int = _MAX_LENGTH * _MAX_FREQ  # rows of the position table
 
+    def __post_init__(self) -> None:
+        sizes.check(self, dim=self.embed_dim, heads=self.heads, family=FAMILY)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From the `model` object of a manifest; BundleError names what is missing or unknown."""
-        known = {f.name for f in fields(cls)}
-        if wrong := sorted(known ^ (values.keys() - {"family"})):
-            raise BundleError(f"model of family 'fisher': missing or unknown: {', '.join(wrong)}")
-        return cls(**{key: values[key] for key in known})
+        return sizes.read(cls, values, family=FAMILY)
 
     def to_dict(self) -> dict[str, Any]:
         """The `model` object of a manifest."""
-        return {"family": "fisher", **asdict(self)}
+        return sizes.write(self, family=FAMILY)
 
 
 PRESETS: Mapping[str, FisherConfig] = {
-    "tiny": FisherConfig(embed_dim=192, heads=3, band_bins=100),
-    "mini": FisherConfig(embed_dim=256, heads=4, band_bins=100),
-    "small": FisherConfig(embed_dim=384, heads=6, band_bins=50),
+    "fisher-tiny": FisherConfig(embed_dim=192, heads=3, band_bins=100),
+    "fisher-mini": FisherConfig(embed_dim=256, heads=4, band_bins=100),
+    "fisher-small": FisherConfig(embed_dim=384, heads=6, band_bins=50),
 }
 
 
@@ -119,8 +118,8 @@ class Fisher(nn.Module):
             for _ in range(config.depth)
         )
 
-    def forward(self, bands: Tensor) -> Tensor:
-        """(n, t, f) -> (n, d)."""
+    def forward(self, bands: Tensor, _centres: Tensor | None = None) -> Tensor:
+        """(n, t, f) -> (n, d). Where a band lies is not looked at; every family's model takes it."""
         x = self.modality_encoders["IMAGE"](bands)  # (n, 1 + patches, d)
         for block in self.blocks:
             x = block(x)
@@ -134,22 +133,17 @@ def from_state(config: FisherConfig, state: Mapping[str, NDArray[Any]]) -> Fishe
     The number of position rows is taken from the state: bundles keep only those that `max_frames` can reach.
     """
     rows = state[POSITIONS].shape[1] if POSITIONS in state and state[POSITIONS].ndim == 3 else config.positions
-    with torch.device("meta"):  # every tensor comes from `state`; initialising them first would be thrown away
-        model = Fisher(FisherConfig(**{**asdict(config), "positions": rows}))
-    tensors = {key: torch.from_numpy(np.array(value, np.float32)) for key, value in state.items()}
-    try:
-        model.load_state_dict(tensors, strict=True, assign=True)
-    except RuntimeError as error:
-        raise BundleError(f"these weights are no FISHER of this size: {error}") from error
-    model.eval().requires_grad_(False)
-    return model
+    return with_weights(lambda: Fisher(replace(config, positions=rows)), state, name="FISHER")
 
 
-def from_bundle(bundle: Bundle) -> Fisher:
-    """The reference over a bundle's weights."""
-    if bundle.family != "fisher":
-        raise BundleError(f"bundle {bundle.name!r} holds a model of family {bundle.family!r}, not a FISHER")
-    return from_state(FisherConfig.from_dict(bundle.model), bundle.state())
+def reachable(config: FisherConfig, state: Mapping[str, NDArray[Any]]) -> tuple[FisherConfig, dict[str, NDArray[Any]]]:
+    """Sizes and state without the position rows that no input of `max_frames` can reach; results stay exact."""
+    kept = dict(state)
+    if POSITIONS not in kept or kept[POSITIONS].ndim != 3:
+        return config, kept  # loading it names what is wrong
+    rows = (frontend_spec(config).max_frames // config.patch) * (config.band_bins // config.patch)
+    kept[POSITIONS] = np.ascontiguousarray(kept[POSITIONS][:, :rows])
+    return replace(config, positions=kept[POSITIONS].shape[1]), kept
 
 
 def position_table(config: FisherConfig) -> NDArray[np.float32]:
@@ -162,48 +156,27 @@ def position_table(config: FisherConfig) -> NDArray[np.float32]:
     return np.concatenate(parts, axis=1, dtype=np.float32)[None]
 
 
-# Random features are only useful where a change of the machine outshines the noise between two windows of it. A bin of
-# a noise's log spectrum varies by 5.6 dB from frame to frame, so each kernel is one random profile over frequency held
-# over its 16 frames, which averages that; profiles keep a quarter of their mean (the level) and are smaller than the
-# positions, so that the norms stay nearly linear; values outweigh queries and keys, so that the class token pools.
-# Measured on the generated machine with 2 s windows: its bearing fault lies 3.6 times as far as the farthest normal
-# window, with Xavier kernels 0.8 times. The gains were chosen by that number: it says nothing of other machines.
-_PROFILE_GAIN, _PROFILE_MEAN = 1 / 32, 0.25
 _BRANCH_GAIN = {"attn.qkv.weight": 0.7, "attn.proj.weight": 0.7, "mlp.fc2.weight": 0.5}
-_VALUE_GAIN = 2.0
 
 
 def seeded_state(config: FisherConfig, *, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Untrained weights, the same on every machine, rounded to float16.
-
-    Kernels and gains as above on Xavier-uniform matrices, norms of one, biases of zero, a normal CLS token.
-    """
+    """Untrained weights, the same on every machine, rounded to float16; `seeded` says why they are drawn like this."""
     rng = np.random.default_rng(seed)
     with torch.device("meta"):
         shapes = {key: tuple(value.shape) for key, value in Fisher(config).state_dict().items()}
-    state: dict[str, NDArray[np.float32]] = {}
+    state: dict[str, seeded.Doubles] = {}
     for key in sorted(shapes):  # sorted: the draw must not depend on the order in which modules register
         shape = shapes[key]
-        value: NDArray[np.floating[Any]]
         if key == POSITIONS:
-            value = position_table(config)
+            state[key] = position_table(config)
         elif key.endswith("extra_tokens"):
-            value = rng.standard_normal(shape)
-        elif len(shape) == 1:
-            value = np.zeros(shape) if key.endswith(".bias") else np.ones(shape)
+            state[key] = rng.standard_normal(shape)
+        elif len(shape) == 4:
+            rng.uniform(size=shape)  # not used: without it seed 0 would not be the weights that figures are stated for
+            state[key] = seeded.profiles(rng, shape, time_axis=2)
+        elif len(shape) == 2:
+            drawn = seeded.matrix(rng, shape, gain=_BRANCH_GAIN.get(key.split(".", 2)[-1], 1.0))
+            state[key] = seeded.louder_values(drawn) if key.endswith("attn.qkv.weight") else drawn
         else:
-            limit = math.sqrt(6 / (shape[0] + math.prod(shape[1:])))
-            value = rng.uniform(-limit, limit, shape) * _BRANCH_GAIN.get(key.split(".", 2)[-1], 1.0)
-            if len(shape) == 4:
-                profile = rng.standard_normal((shape[0], shape[1], 1, shape[3]))
-                profile -= (1 - _PROFILE_MEAN) * profile.mean(axis=3, keepdims=True)
-                value = _PROFILE_GAIN * np.broadcast_to(profile, shape)
-            elif key.endswith("attn.qkv.weight"):
-                value[2 * shape[1] :] *= _VALUE_GAIN
-        state[key] = value.astype(np.float16).astype(np.float32)
-    return state
-
-
-def seeded_fisher(preset: str, *, seed: int) -> Fisher:
-    """A preset with `seeded_state`."""
-    return from_state(PRESETS[preset], seeded_state(PRESETS[preset], seed=seed))
+            state[key] = seeded.norm_or_bias(key, shape)
+    return seeded.rounded(state)

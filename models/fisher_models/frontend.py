@@ -1,7 +1,8 @@
 """Waveform to the bands that a model sees: log-magnitude spectrogram, normalised, cut into sub-bands.
 
-Follows the published FISHER inference recipe (arXiv 2507.16696): no resampling, a periodic Hann window of 25 ms every
-10 ms, natural logarithm, one affine normalisation. All constants come from the bundle's `FrontendSpec`.
+Follows the published inference recipes of FISHER (arXiv 2507.16696) and ECHO (arXiv 2508.14689), which agree but for
+their constants and for what becomes of the edges: no resampling, a periodic Hann window of 25 ms every 10 ms, natural
+logarithm, one affine normalisation. All constants and rules come from the bundle's `FrontendSpec`.
 """
 
 import math
@@ -17,6 +18,11 @@ from fisher_models.errors import BundleError, SignalError
 
 Floats = NDArray[np.float32]
 
+# What becomes of bins above the last whole band, of frames after the last whole patch, of frames above `max_frames`.
+# Padding is zeros in the normalised domain; a band that is too short gets them at its low end (pad-front).
+RULES = {"remainder": ("drop", "pad-front"), "trailing": ("drop", "pad"), "longer": ("cut", "mean")}
+_LATER = {"trailing", "longer"}  # manifests from before these rules existed hold none of them, and mean the first
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontendSpec:
@@ -30,20 +36,31 @@ class FrontendSpec:
     log_floor: float = 1e-10
     patch_frames: int = 16
     patch_bins: int = 16
-    max_frames: int = 1024  # later frames are not seen
-    remainder: str = "drop"  # what becomes of the bins above the last whole band
+    max_frames: int = 1024  # of one pass through the model
+    remainder: str = "drop"  # drop | pad-front: bins above the last whole band
+    trailing: str = "drop"  # drop | pad: frames after the last whole patch
+    longer: str = "cut"  # cut | mean: of input above max_frames the first, or the mean embedding of all segments
     min_rate_hz: float = 1000.0
 
     def __post_init__(self) -> None:
-        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("mean", "remainder")}
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("mean", *RULES)}
         if wrong := [f"{name} = {value}" for name, value in sizes.items() if not value > 0]:
             raise BundleError(f"front-end: must be positive: {', '.join(wrong)}")
         if self.hop_ms * self.min_rate_hz < 1000 or self.win_ms < self.hop_ms:
             raise BundleError("front-end: a step is less than one sample at min_rate_hz, or longer than the window")
-        if self.remainder != "drop":
-            raise BundleError(f"front-end: remainder {self.remainder!r} is not known to this version (it knows 'drop')")
+        for rule, known in RULES.items():
+            if (found := getattr(self, rule)) not in known:
+                raise BundleError(f"front-end: {rule} {found!r} is not known to this version ({', '.join(known)})")
+        if self.max_frames % self.patch_frames and self.trailing == "pad":
+            raise BundleError("front-end: with trailing 'pad', max_frames must be a multiple of patch_frames")
         if self.band_bins < self.patch_bins or self.max_frames < self.patch_frames:
             raise BundleError("front-end: a band or the longest input is smaller than one patch")
+
+    @property
+    def longest_s(self) -> float:
+        """The longest input that is seen to its end; infinite where longer input is segmented."""
+        one_pass = (self.win_ms + (self.max_frames - 1) * self.hop_ms) / 1000
+        return one_pass if self.longer == "cut" else math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """As the manifest stores it."""
@@ -54,7 +71,7 @@ class FrontendSpec:
         """The reverse of `to_dict`; BundleError names what is missing, unknown or of the wrong type."""
         if not isinstance(values, dict):
             raise BundleError(f"front-end: expected an object, found {type(values).__name__}")
-        known = {f.name: f.type for f in fields(cls)}
+        known = {f.name: f.type for f in fields(cls) if f.name in values or f.name not in _LATER}
         if wrong := sorted(known.keys() ^ values.keys()):
             raise BundleError(f"front-end: missing or unknown: {', '.join(wrong)}")
         for name, kind in known.items():
@@ -71,28 +88,52 @@ class Frontend:
         self.spec = spec
 
     def bands(self, waveform: Floats, rate_hz: float, *, pad_frames: int | None = None) -> tuple[Floats, Floats]:
-        """(samples,) -> bands (n, t, band_bins) and their centres (n,), low band first.
+        """(samples,) -> bands (n, t, band_bins) and their centres (n,), low band first, of input that is one segment.
 
         A centre is a fraction of the Nyquist frequency. `t` is a multiple of the patch; trailing frames that fill no
-        patch are dropped. With `pad_frames` the normalised spectrogram is first zero-padded to that many frames;
-        input shorter than one patch always is. Raises SignalError for what the model cannot see.
+        patch are dropped or padded, as the spec says. With `pad_frames` the normalised spectrogram is first
+        zero-padded to that many frames; input shorter than one patch always is. Raises SignalError for what the model
+        cannot see, and for input of several segments.
         """
-        spec = self.spec
-        seen = self.log_spectrogram(waveform, rate_hz)  # (T, F)
-        t = max(len(seen), spec.patch_frames, min(pad_frames or 0, spec.max_frames))
-        t -= t % spec.patch_frames
-        n, width = self._band_count(rate_hz), spec.band_bins
-        used = seen[:t, : n * width]
-        if used.shape != (t, n * width):
-            padded = np.zeros((t, n * width), np.float32)
-            padded[: used.shape[0], : used.shape[1]] = used
-            used = padded
-        bands = np.ascontiguousarray(used.reshape(t, n, width).transpose(1, 0, 2))  # (n, t, width)
-        ends = np.minimum(np.arange(1, n + 1) * width, seen.shape[1])
+        segments, centres = self.segments(waveform, rate_hz, pad_frames=pad_frames)
+        if len(segments) > 1:
+            raise SignalError(f"{len(waveform)} samples at {rate_hz:g} Hz are {len(segments)} segments; use segments()")
+        return segments[0], centres
+
+    def segments(self, waveform: Floats, rate_hz: float, *, pad_frames: int | None = None) -> tuple[Floats, Floats]:
+        """(samples,) -> the bands (s, n, t, band_bins) of each segment and their centres (n,); otherwise as `bands`.
+
+        The embedding of the input is the mean over its segments. There is one, unless `longer` is "mean" and there
+        are more than `max_frames` frames: then each holds `max_frames`, and the last one the last of them, so that it
+        may overlap its predecessor.
+        """
+        seen, longest = self.log_spectrogram(waveform, rate_hz), self.spec.max_frames  # (T, F)
+        starts = list(range(0, len(seen) - longest + 1, longest)) or [0]
+        if len(seen) > longest and len(seen) % longest:
+            starts.append(len(seen) - longest)
+        cut = [self._cut(seen[start : start + longest], pad_frames or 0) for start in starts]
+        n, width = cut[0].shape[0], self.spec.band_bins
+        ends = np.minimum(np.arange(1, n + 1) * width, seen.shape[1])  # without padding
+        bands = np.stack(cut) if len(cut) > 1 else cut[0][None]
         return bands, ((np.arange(n) * width + ends - 1) / self._sizes(rate_hz)[0]).astype(np.float32)
 
+    def _cut(self, seen: Floats, pad_frames: int) -> Floats:
+        """(T, F) -> (n, t, band_bins)."""
+        spec, width, patch = self.spec, self.spec.band_bins, self.spec.patch_frames
+        t = max(len(seen), patch, min(pad_frames, spec.max_frames))
+        t = t - t % patch if spec.trailing == "drop" else -(-t // patch) * patch
+        n, frames = self._count(seen.shape[1]), min(len(seen), t)
+        whole = min(seen.shape[1] // width, n)
+        out = np.zeros((n, t, width), np.float32)
+        out[:whole, :frames] = seen[:frames, : whole * width].reshape(frames, whole, width).transpose(1, 0, 2)
+        if whole < n:  # the last band is too short
+            rest = seen[:frames, whole * width :]
+            low = 0 if spec.remainder == "drop" else width - rest.shape[1]
+            out[whole, :frames, low : low + rest.shape[1]] = rest
+        return out
+
     def log_spectrogram(self, waveform: Floats, rate_hz: float) -> Floats:
-        """(samples,) -> (T, F): normalised log magnitudes of at most `max_frames` frames, bins from 0 to Nyquist."""
+        """(samples,) -> (T, F): normalised log magnitudes of the frames that count, bins from 0 to Nyquist."""
         spec = self.spec
         samples = np.asarray(waveform)
         if samples.ndim != 1:
@@ -118,9 +159,10 @@ class Frontend:
         return np.asarray(seen, np.float32)
 
     def frames(self, n_samples: int, rate_hz: float) -> int:
-        """How many frames the model gets from so many samples (0: too few for one)."""
+        """How many frames the model gets from so many samples (0: too few for one); cut where the spec says so."""
         n_fft, hop = self._sizes(rate_hz)
-        return min(1 + (n_samples - n_fft) // hop, self.spec.max_frames) if n_samples >= n_fft else 0
+        frames = 1 + (n_samples - n_fft) // hop if n_samples >= n_fft else 0
+        return min(frames, self.spec.max_frames) if self.spec.longer == "cut" else frames
 
     def min_samples(self, rate_hz: float) -> int:
         """The fewest samples that fill one patch without padding."""
@@ -128,22 +170,24 @@ class Frontend:
         return n_fft + (self.spec.patch_frames - 1) * hop
 
     def band_edges_hz(self, rate_hz: float) -> tuple[tuple[float, float], ...]:
-        """(low, high) of each band. A rate too low for one whole band has one band, up to Nyquist."""
+        """(low, high) of each band, none above Nyquist; a band that is padded ends there."""
         width_hz = self.spec.band_bins * rate_hz / self._sizes(rate_hz)[0]
         nyquist = rate_hz / 2
-        return tuple((b * width_hz, min((b + 1) * width_hz, nyquist)) for b in range(self._band_count(rate_hz)))
+        n = self._count(self._sizes(rate_hz)[0] // 2 + 1)
+        return tuple((b * width_hz, min((b + 1) * width_hz, nyquist)) for b in range(n))
 
     def unseen_hz(self, rate_hz: float) -> tuple[float, float] | None:
-        """The range between the last whole band and Nyquist, which the model never sees; None where there is none.
+        """The range between the last band and Nyquist, which the model never sees; None where there is none.
 
         Bins that fill no patch at the top of each band (4 of 100 in fisher-tiny) are not seen either.
         """
         top, nyquist = self.band_edges_hz(rate_hz)[-1][1], rate_hz / 2
         return (top, nyquist) if top < nyquist else None
 
-    def _band_count(self, rate_hz: float) -> int:
-        n_bins = self._sizes(rate_hz)[0] // 2 + 1
-        return max(1, n_bins // self.spec.band_bins)
+    def _count(self, n_bins: int) -> int:
+        """Bands of a spectrum of so many bins."""
+        width = self.spec.band_bins
+        return max(1, n_bins // width) if self.spec.remainder == "drop" else -(-n_bins // width)
 
     def _sizes(self, rate_hz: float) -> tuple[int, int]:
         """Samples of the transform and of the step."""

@@ -1,4 +1,4 @@
-"""Recordings on disk to physical samples: wav, flac, npz, alone or listed in a data set's manifest."""
+"""Recordings on disk to physical samples: wav, flac, npz, npy, alone or listed in a data set's manifest."""
 
 import csv
 import zipfile
@@ -96,8 +96,11 @@ def _read(path: Path) -> tuple[Floats, float | None, int]:
     try:
         if suffix == ".npz":
             return _read_npz(path)
+        if suffix == ".npy":
+            return _read_npy(path)
         if suffix not in (".wav", ".flac"):
-            raise RecordingError(f"{path}: {suffix or 'no suffix'} is no known format; known are .wav, .flac, .npz")
+            known = ".wav, .flac, .npz, .npy"
+            raise RecordingError(f"{path}: {suffix or 'no suffix'} is no known format; known are {known}")
         with soundfile.SoundFile(path) as file:
             if file.subtype not in _FULL_SCALE:
                 raise RecordingError(f"{path} holds {file.subtype} samples; known are {', '.join(_FULL_SCALE)}")
@@ -117,6 +120,13 @@ def _read_npz(path: Path) -> tuple[Floats, float | None, int]:
     if not columns or any(c.ndim != 1 or len(c) != len(columns[0]) for c in columns):
         raise RecordingError(f"{path} must hold one-dimensional arrays of equal length, one per channel")
     return np.stack(columns, axis=1).astype(np.float32), rate_hz, 1
+
+
+def _read_npy(path: Path) -> tuple[Floats, float | None, int]:
+    data = np.load(path, allow_pickle=False)
+    if data.ndim not in (1, 2) or data.dtype.kind not in "iuf":
+        raise RecordingError(f"{path} must hold numbers, (samples,) or (samples, channels)")
+    return data.reshape(len(data), -1).astype(np.float32), None, 1
 
 
 def _npz_channels(path: Path) -> list[str]:

@@ -1,11 +1,42 @@
-"""The post-norm transformer block that FISHER is made of (data2vec style), in torch."""
+"""What the post-norm transformers of both families are made of (data2vec style), in torch."""
 
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from fisher_models.errors import BundleError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def with_weights(make: Callable[[], M], state: Mapping[str, NDArray[Any]], *, name: str) -> M:
+    """What `make` gives, with these weights, for evaluation; BundleError names keys and shapes that do not fit."""
+    with torch.device("meta"):  # every tensor comes from `state`; initialising them first would be thrown away
+        model = make()
+    tensors = {key: torch.from_numpy(np.array(value, np.float32)) for key, value in state.items()}
+    try:
+        model.load_state_dict(tensors, strict=True, assign=True)
+    except RuntimeError as error:
+        raise BundleError(f"these weights are no {name} of this size: {error}") from error
+    model.eval().requires_grad_(False)
+    return model
+
+
+def attend(qkv: Tensor, heads: int) -> Tensor:
+    """Queries, keys and values side by side (n, tokens, 3 dim) -> (n, tokens, dim): attention without a mask."""
+    n, tokens, width = qkv.shape
+    q, k, v = qkv.reshape(n, tokens, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(q, k, v)  # (n, heads, tokens, dim / heads)
+    return mixed.transpose(1, 2).reshape(n, tokens, width // 3)
 
 
 class Attention(nn.Module):
-    """Self-attention without a mask over all tokens; head dimension 64 in every released size."""
+    """Self-attention over all tokens; head dimension 64 in every released size."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -15,10 +46,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, tokens, dim) -> the same."""
-        n, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])  # (n, heads, tokens, dim / heads)
-        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(n, tokens, dim))
+        out: Tensor = self.proj(attend(self.qkv(x), self.heads))
         return out
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +11,34 @@ import pytest
 from fisher_agent.backends import BACKENDS, open_embedder, self_test
 from fisher_agent.errors import BackendFailed, ConfigError
 from fisher_agent.stages import Embedder, Floats
-from fisher_models.bundle import Bundle, load
+from fisher_models.bundle import Bundle
+from halved import GPUFAKES, halved_bundle
+
+OPTIONS: dict[str, dict[str, Any]] = {"openvino": {"precision": "f32", "threads": 1}}  # with which nothing is probed
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return load("fisher-tiny")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return halved_bundle(tmp_path_factory.mktemp("bundles") / "fisher-tiny")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """A machine with stand-ins for TensorRT and pycuda; tests/gpu has the real ones. Nothing of them is left behind."""
+    with pytest.MonkeyPatch.context() as box:
+        before = set(sys.modules)
+        box.syspath_prepend(str(GPUFAKES))
+        box.setenv("PYTHONPATH", str(GPUFAKES))
+        box.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield box
+        for name in set(sys.modules) - before:
+            if name.split(".")[0] in ("tensorrt", "pycuda") or name.startswith("fisher_agent.backends.t"):
+                del sys.modules[name]
 
 
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
 def embedder(bundle: Bundle, request: pytest.FixtureRequest) -> Iterator[Embedder]:
-    opened, note = open_embedder(bundle, backend=request.param)
+    opened, note = open_embedder(bundle, backend=request.param, **OPTIONS.get(request.param, {}))
     assert (opened.name, note) == (request.param, "")
     yield opened
     opened.close()
@@ -107,28 +125,34 @@ def test_a_backend_still_works_after_a_bad_input(embedder: Embedder, bundle: Bun
 
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
 def test_a_closed_backend_says_so_and_closes_again(bundle: Bundle, backend: str) -> None:
-    opened, _ = open_embedder(bundle, backend=backend)
+    opened, _ = open_embedder(bundle, backend=backend, **OPTIONS.get(backend, {}))
     opened.close()
     opened.close()
     with pytest.raises(BackendFailed, match="closed"):
         opened.embed(*_bands(1, 16))
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
-def test_a_precision_that_is_not_there_is_a_mistake_in_the_configuration(bundle: Bundle, backend: str) -> None:
-    with pytest.raises(ConfigError, match=r"model\.precision.*int8"):
-        open_embedder(bundle, backend=backend, precision="int8")
+@pytest.mark.parametrize(("backend", "precision"), [("openvino", "f16"), ("tensorrt", "int8"), ("torch", "int8")])
+def test_a_precision_that_is_not_there_is_a_mistake_in_the_configuration(
+    bundle: Bundle, backend: str, precision: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.precision.*{precision}"):
+        open_embedder(bundle, backend=backend, precision=precision, threads=1)
+
+
+@pytest.mark.parametrize("precision", ["f16", "bf16"])
+def test_torch_computes_in_less_than_float32_on_a_gpu_only(bundle: Bundle, precision: str) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU; see tests/gpu")
+    with pytest.raises(ConfigError, match=f"torch has no '{precision}' on this cpu; use f32"):
+        open_embedder(bundle, backend="torch", precision=precision)
 
 
 def test_an_unknown_backend_is_named(bundle: Bundle) -> None:
-    with pytest.raises(ConfigError, match="'onnx' is none of auto, openvino, torch"):
+    with pytest.raises(ConfigError, match="'onnx' is none of auto, openvino, tensorrt, torch"):
         open_embedder(bundle, backend="onnx")
-
-
-def test_tensorrt_degrades_to_openvino_and_says_so(bundle: Bundle) -> None:
-    opened, note = open_embedder(bundle, backend="tensorrt")
-    assert opened.name == "openvino"
-    assert "tensorrt is configured" in note
 
 
 def _run(code: str) -> str:
@@ -137,8 +161,8 @@ def _run(code: str) -> str:
 
 
 def test_importing_the_backends_loads_no_runtime() -> None:
-    heavy = "{'torch', 'openvino', 'onnx'}"
-    assert _run(f"import sys, fisher_agent.backends; print(sorted({heavy} & sys.modules.keys()))") == "[]"
+    heavy = "{'torch', 'openvino', 'onnx', 'tensorrt', 'pycuda'}"
+    assert _run(f"import sys, fisher_agent.app; print(sorted({heavy} & sys.modules.keys()))") == "[]"
 
 
 def test_openvino_serves_without_torch() -> None:
@@ -149,7 +173,7 @@ from fisher_agent.backends import open_embedder, self_test
 from fisher_agent.errors import ConfigError
 from fisher_models.bundle import load
 bundle = load("fisher-tiny")
-embedder, _ = open_embedder(bundle)
+embedder, _ = open_embedder(bundle, precision="f32", threads=1)
 assert self_test(embedder, bundle) < 1e-4
 try:
     open_embedder(bundle, backend="torch")

@@ -1,12 +1,14 @@
 """Where the reference vectors are: $FISHER_SHARED, or the folder `shared` beside the checkout."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
 from fisher_models.bundle import Bundle
-from fisher_models.verify import Golden
+from fisher_models.golden import Golden
 
 
 @pytest.fixture(scope="session")
@@ -18,11 +20,16 @@ def golden_folder() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def golden(golden_folder: Path) -> Golden:
-    return Golden(golden_folder)
+@pytest.fixture(scope="session", params=["fisher-tiny", "fisher-small", "echo-small"])
+def golden(golden_folder: Path, request: pytest.FixtureRequest) -> Golden:
+    return Golden(golden_folder, request.param)
 
 
 @pytest.fixture(scope="session")
 def golden_bundle(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return golden.bundle(tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="session")
+def stages(golden: Golden) -> Mapping[str, torch.Tensor]:
+    return {name: torch.from_numpy(value) for name, value in golden.stages.items()}

@@ -51,6 +51,9 @@ rate_hz = 16000
 """The channels of a `RotatingMachine` as it is by default."""
 
 
+PLAIN_MODEL = '[model]\nprecision = "f32"\nthreads = 2'  # nothing to probe: every start is fast, and the same
+
+
 def write_config(
     folder: Path,
     *,
@@ -70,6 +73,8 @@ def write_config(
     if broker_port is not None:
         parts.append(f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker_port}"')
         source = source or f"mqtt://127.0.0.1:{broker_port}"
+    if "[model]" not in extra:
+        extra = f"{PLAIN_MODEL}\n{extra}"
     if influx:
         parts.append(f"[influx]\n{influx}")
     if source is not None:

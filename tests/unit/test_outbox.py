@@ -1,4 +1,4 @@
-"""The backlog: bounded in bytes, drops the oldest, loses count of nothing."""
+"""The backlog: bounded in bytes, drops the oldest of whoever floods it, loses count of nothing."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -8,11 +8,11 @@ from fisher_agent.outbox import Backlog
 from fisher_agent.stages import Moment, Window
 
 
-def moment(number: int, *, windows: int = 1, samples: int = 100) -> Moment:
+def moment(number: int, *, windows: int = 1, samples: int = 100, machine: str = "m") -> Moment:
     made = tuple(
-        Window("m", f"c{i}", number, 1000.0, np.zeros(samples, np.float32), end_ns=number) for i in range(windows)
+        Window(machine, f"c{i}", number, 1000.0, np.zeros(samples, np.float32), end_ns=number) for i in range(windows)
     )
-    return Moment("m", number, made)
+    return Moment(machine, number, made)
 
 
 def test_the_oldest_is_dropped_when_the_newest_does_not_fit():
@@ -27,6 +27,24 @@ def test_the_newest_is_kept_even_where_it_alone_is_over_the_bound():
     assert backlog.put(moment(2, samples=10_000)) == 1
     assert [m.end_ns for m in backlog.take(10)] == [2]
     assert backlog.nbytes == 0
+
+
+def test_a_flooding_machine_loses_its_own_moments_and_a_slow_one_none():
+    backlog = Backlog(4000)
+    backlog.put(moment(0, machine="slow"))
+    for number in range(1, 100):
+        backlog.put(moment(number, machine="fast"))
+    kept = backlog.take(100)
+    assert [m.end_ns for m in kept if m.machine == "slow"] == [0]
+    assert [m.end_ns for m in kept if m.machine == "fast"] == list(range(91, 100))  # the newest of its own
+
+
+def test_a_batch_is_bounded_in_bytes_and_holds_at_least_one_moment():
+    backlog = Backlog(10_000)
+    for number in range(5):
+        backlog.put(moment(number))  # 400 bytes
+    assert [m.end_ns for m in backlog.take(64, max_bytes=900)] == [0, 1]
+    assert [m.end_ns for m in backlog.take(64, max_bytes=1)] == [2]
 
 
 def test_a_caller_that_waits_for_room_loses_nothing():

@@ -65,6 +65,18 @@ def test_the_model_sees_samples_times_gain() -> None:
     assert np.abs(c.bands - a.bands).max() > 0.1
 
 
+def test_a_window_of_several_segments_has_the_mean_of_their_embeddings() -> None:
+    frontend = Frontend(replace(SPEC, max_frames=64, longer="mean"))
+    embedder, (window,) = FakeEmbedder(), windows(16_000, seconds=1.5)  # 148 frames
+    segments, centres = frontend.segments(window.samples, window.rate_hz)
+    assert segments.shape == (3, 2, 64, 100)
+    expected = np.mean([embedder.embed(bands, centres) for bands in segments], axis=0)
+    others = windows(8000, 25_600, seconds=0.655)  # of as many frames: they share its batch
+    found = Pipeline(frontend=frontend, embedder=embedder).embed([others[0], window, others[1]], gains=[1.0] * 3)
+    assert found[1].bands == pytest.approx(expected, abs=1e-5)
+    assert [len(embedding.bands) for embedding in found] == [1, 2, 3]
+
+
 def test_a_call_of_the_embedder_holds_no_more_bands_than_allowed() -> None:
     embedder = FakeEmbedder()
     Pipeline(frontend=FRONTEND, embedder=embedder, max_bands=7).embed(windows(*[25_600] * 9), gains=[1.0] * 9)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fisher_models import bundle as bundles
-from fisher_models.bundle import FILES, Bundle, installed, load
+from fisher_models.bundle import FILES, LOWER, Bundle, installed, load
 from fisher_models.errors import BundleError
 
 
@@ -31,14 +31,16 @@ def test_the_shipped_bundle_says_what_it_is() -> None:
     assert "fisher-tiny" in installed()
     assert (bundle.name, bundle.family, bundle.embed_dim, bundle.weights) == ("fisher-tiny", "fisher", 192, "untrained")
     assert bundle.frontend.band_bins == 100
-    assert bundle.tolerance == {"f32": 1e-3}
+    assert bundle.tolerance["f32"] == 1e-3
+    assert bundle.tolerance.keys() == {"f32", "bf16", *LOWER}
+    assert {precision: path.name for precision, path in bundle.lower.items()} == LOWER
     assert bundle.digest.startswith("b")
     assert len(bundle.digest) == 65
 
 
 def test_no_file_of_the_shipped_bundle_is_large() -> None:
     sizes = [path.stat().st_size for path in load("fisher-tiny").path.iterdir()]
-    assert len(sizes) == 4
+    assert len(sizes) == 1 + len(FILES) + len(LOWER)
     assert max(sizes) < 12e6
 
 
@@ -70,7 +72,14 @@ def test_a_path_that_is_no_folder_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", FILES)
+def test_a_bundle_need_not_have_graphs_of_lower_precision(copy: Path) -> None:
+    for name in LOWER.values():
+        (copy / name).unlink()
+    _edit(copy, lambda m: [m["files"].pop(name) for name in LOWER.values()])
+    assert load(copy).lower == {}
+
+
+@pytest.mark.parametrize("name", (*FILES, *LOWER.values()))
 def test_a_truncated_file_is_refused(copy: Path, name: str) -> None:
     raw = (copy / name).read_bytes()
     (copy / name).write_bytes(raw[: len(raw) // 2])
@@ -78,7 +87,7 @@ def test_a_truncated_file_is_refused(copy: Path, name: str) -> None:
         load(copy)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", (*FILES, *LOWER.values()))
 def test_one_flipped_bit_is_refused(copy: Path, name: str) -> None:
     raw = bytearray((copy / name).read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -87,7 +96,7 @@ def test_one_flipped_bit_is_refused(copy: Path, name: str) -> None:
         load(copy)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", (*FILES, *LOWER.values()))
 def test_a_missing_file_is_refused(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(BundleError, match=rf"{name} cannot be read: No such file"):
@@ -119,7 +128,11 @@ def test_a_file_that_links_out_of_the_bundle_is_refused(copy: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m["files"].update({"../graph.onnx": m["files"].pop("graph.onnx")}), "files must be exactly"),
+        (
+            lambda m: m["files"].update({"../graph.onnx": m["files"].pop("graph.onnx")}),
+            "files must be graph.onnx, .* and may be",
+        ),
+        (lambda m: m["files"].pop("weights.safetensors"), "files must be graph.onnx"),
         (lambda m: m["files"].update({"graph.onnx": "x"}), "must hold bytes and sha256"),
         (lambda m: m.update(name="42"), "a letter first"),
         (lambda m: m.update(weights="excellent"), "is none of untrained, trained, published"),

@@ -11,9 +11,11 @@ from safetensors.numpy import save_file
 
 from fisher_models.bundle import load
 from fisher_models.cli import main
+from fisher_models.echo import EchoConfig
 from fisher_models.embed import windows
 from fisher_models.execute import openvino_runner
-from fisher_models.fisher import PRESETS, seeded_state
+from fisher_models.export import export
+from fisher_models.families import PRESETS, seeded_state
 from fisher_models.frontend import Frontend
 from fisher_models.recordings import Recording, from_files, from_manifest
 
@@ -61,8 +63,7 @@ def test_a_manifest_gives_a_row_per_window_and_channel(
 
     bundle = load("fisher-tiny")
     second_snapshot = stored[2 * RATE : 2 * RATE + 6000, 1].astype(np.float32) * np.float32(0.002)
-    bands, _ = Frontend(bundle.frontend).bands(second_snapshot, RATE)
-    expected = openvino_runner(bundle)(bands).ravel()
+    expected = openvino_runner(bundle)(*Frontend(bundle.frontend).bands(second_snapshot, RATE)).ravel()
     assert np.abs(rows["values"][5 * 192 : 6 * 192] - expected).max() < 1e-4
 
 
@@ -73,6 +74,29 @@ def test_torch_gives_the_same_rows(folder: Path) -> None:
     with np.load(folder / "openvino.npz") as one, np.load(folder / "torch.npz") as other:
         assert np.abs(one["values"] - other["values"]).max() < 1e-4
         assert one["channel"].tolist() == other["channel"].tolist() == ["0", "1"]
+
+
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_a_window_of_several_segments_is_the_mean_over_them(
+    folder: Path, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EchoConfig(embed_dim=64, heads=1, depth=2, max_frames=112)  # segments of 1.135 s
+    state = seeded_state(config, seed=0)
+    bundle = export(config, state, out=folder / "echo", weights="untrained", origin="a test")
+    out = folder / "out.npz"
+    given = ["--bundle", str(bundle.path), "--backend", backend, "--out", str(out), str(folder / "a.flac")]
+    assert main(["embed", "--window-s", "2.5", *given]) == 0
+    with np.load(out) as table:
+        values, offsets = table["values"], table["offsets"]
+    assert np.diff(offsets).tolist() == [2 * 64] * 4  # 51 bins are 2 bands; 2 windows of 2 channels
+    wave = soundfile.read(folder / "a.flac", dtype="float32")[0][10000:20000, 0]
+    segments, centres = Frontend(bundle.frontend).segments(wave, RATE)
+    assert segments.shape == (3, 2, 112, 32)
+    expected = np.mean([openvino_runner(bundle)(bands, centres) for bands in segments], axis=0).ravel()
+    assert np.abs(values[128:256] - expected).max() < 1e-4
+    for window_s in ("0", "inf", "nan"):
+        assert main(["embed", "--window-s", window_s, *given]) == 2
+        assert "sees more than 0" in capsys.readouterr().err
 
 
 def test_rows_of_different_rates_differ_in_length(folder: Path) -> None:
@@ -180,13 +204,23 @@ def test_an_unknown_bundle_is_named(folder: Path, capsys: pytest.CaptureFixture[
 
 
 def test_export_writes_a_bundle_from_a_state_dict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_file(seeded_state(PRESETS["tiny"], seed=3), tmp_path / "weights.safetensors")
-    given = ["export", "--preset", "tiny", "--weights", str(tmp_path / "weights.safetensors")]
+    save_file(seeded_state(PRESETS["fisher-tiny"], seed=3), tmp_path / "weights.safetensors")
+    given = ["export", "--preset", "fisher-tiny", "--weights", str(tmp_path / "weights.safetensors")]
     assert main([*given, "--out", str(tmp_path / "mine")]) == 2
     assert "--standing" in capsys.readouterr().err
     assert main([*given, "--standing", "trained", "--out", str(tmp_path / "mine")]) == 0
     bundle = load(tmp_path / "mine")
     assert (bundle.name, bundle.weights, bundle.origin) == ("mine", "trained", "weights.safetensors")
+
+
+def test_export_writes_a_bundle_of_any_family(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--preset", "echo-tiny", "--seed", "0", "--out", str(tmp_path / "mine")]) == 0
+    assert capsys.readouterr().out.startswith("mine b")
+    bundle = load(tmp_path / "mine")
+    assert (bundle.family, bundle.weights) == ("echo", "untrained")
+    assert bundle.origin == "fisher-models export --preset echo-tiny --seed 0"
+    unit = bundle.selftest.embedding / np.linalg.norm(bundle.selftest.embedding, axis=1, keepdims=True)
+    assert (1 - unit @ unit.T)[np.triu_indices(4, 1)].min() > 1e-3
 
 
 def test_export_refuses_a_file_that_holds_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,13 +233,13 @@ def test_export_refuses_a_file_that_holds_no_weights(tmp_path: Path, capsys: pyt
         "--out",
         str(tmp_path / "mine"),
     ]
-    assert main(["export", "--preset", "tiny", *given]) == 2
+    assert main(["export", "--preset", "fisher-tiny", *given]) == 2
     assert "is no safetensors file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["export", "--preset", "tiny", "--seed", "0", "--out", "x"], ["verify", "--golden", "."]],
+    [["export", "--preset", "fisher-tiny", "--seed", "0", "--out", "x"], ["verify", "--golden", "."]],
     ids=["export", "verify"],
 )
 def test_without_torch_the_extra_is_named(tmp_path: Path, arguments: list[str]) -> None:

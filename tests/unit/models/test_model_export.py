@@ -1,49 +1,79 @@
 """Weights to bundles: reproducible, atomic, and never one whose graph is wrong."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from fisher_models import export
+from fisher_models import export, graph_echo
 from fisher_models.bundle import MANIFEST, load
+from fisher_models.echo import EchoConfig
 from fisher_models.errors import BundleError
-from fisher_models.execute import openvino_runner, torch_runner
-from fisher_models.export import export_fisher
-from fisher_models.fisher import POSITIONS, PRESETS, FisherConfig, from_bundle, from_state, seeded_fisher, seeded_state
+from fisher_models.execute import openvino_graph, openvino_runner, torch_runner
+from fisher_models.export import export as export_bundle
+from fisher_models.families import (
+    PRESETS,
+    Config,
+    config_from,
+    frontend_spec,
+    model_from,
+    model_from_state,
+    seeded_state,
+)
+from fisher_models.fisher import FisherConfig
 from fisher_models.frontend import Frontend
+from fisher_models.nodes import linear_weights
+from fisher_models.recordings import from_files
 
 SMALL = FisherConfig(embed_dim=128, heads=2, band_bins=50, depth=2)
+SMALL_ECHO = EchoConfig(embed_dim=128, heads=2, depth=2)
+BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_ECHO], ids=["fisher", "echo"])
 
 
-def _export(out: Path, *, seed: int = 0, config: FisherConfig = SMALL) -> Path:
+def _export(out: Path, *, seed: int = 0, config: Config = SMALL) -> Path:
     state = seeded_state(config, seed=seed)
-    return export_fisher(config, state, out=out, weights="untrained", origin="a test").path
+    return export_bundle(config, state, out=out, weights="untrained", origin="a test").path
 
 
-@pytest.mark.parametrize(
-    ("preset", "trainable", "positions"),
-    [("tiny", 5_388_288, 1_228_800), ("mini", 9_543_680, 1_638_400), ("small", 21_393_408, 2_457_600)],
-)
-def test_presets_have_the_published_keys_and_sizes(preset: str, trainable: int, positions: int) -> None:
-    state = seeded_fisher(preset, seed=0).state_dict()
-    assert len(state) == 150
-    assert state.pop(POSITIONS).numel() == positions
-    assert sum(value.numel() for value in state.values()) == trainable
-    dim = PRESETS[preset].embed_dim
-    assert state["blocks.11.mlp.fc1.weight"].shape == (4 * dim, dim)
-    assert state["modality_encoders.IMAGE.local_encoder.proj.weight"].shape == (dim, 1, 16, 16)
+RECORDINGS = Path(str(files("fisher_agent.recordings")))
+
+
+def _given(n: int, t: int, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(t)
+    bands = rng.normal(-1, 0.5, (n, t, config.band_bins)).astype(np.float32)
+    return bands, rng.uniform(0, 1, n).astype(np.float32)
 
 
 def test_the_shipped_bundle_is_what_its_origin_says(tmp_path: Path) -> None:
-    shipped = load("fisher-tiny")
-    assert shipped.origin == "seeded_fisher('tiny', seed=0)"
-    state = seeded_state(PRESETS["tiny"], seed=0)
-    again = export_fisher(
-        PRESETS["tiny"], state, out=tmp_path / "fisher-tiny", weights="untrained", origin=shipped.origin
+    shipped, config = load("fisher-tiny"), PRESETS["fisher-tiny"]
+    assert shipped.origin == "fisher-models export --preset fisher-tiny --seed 0"
+    again = export_bundle(
+        config,
+        seeded_state(config, seed=0),
+        out=tmp_path / "fisher-tiny",
+        weights="untrained",
+        origin=shipped.origin,
+        calibrate=from_files(sorted(RECORDINGS.glob("mcsa_misalignment/*.flac"))),
     )
     assert again.digest == shipped.digest  # over every byte of every file
+
+
+@BOTH
+def test_exporting_again_gives_the_same_bytes(tmp_path: Path, config: Config) -> None:
+    digests = {load(_export(tmp_path / folder / "model", config=config)).digest for folder in ("a", "b")}
+    assert len(digests) == 1
+
+
+@BOTH
+def test_a_bundle_says_what_its_graph_takes(tmp_path: Path, config: Config) -> None:
+    bundle = load(_export(tmp_path / "model", config=config))
+    inputs = {port.name for port in onnx.load(bundle.graph_path, load_external_data=False).graph.input}
+    assert inputs == ({"bands", "centres"} if bundle.family == "echo" else {"bands"})
+    assert bundle.frontend == frontend_spec(config)
+    assert config_from(bundle.model).embed_dim == bundle.embed_dim == 128
 
 
 def test_another_seed_is_another_model(tmp_path: Path) -> None:
@@ -51,30 +81,63 @@ def test_another_seed_is_another_model(tmp_path: Path) -> None:
     assert np.abs(first.selftest.embedding - second.selftest.embedding).max() > 0.1
 
 
+@BOTH
 @pytest.mark.parametrize("t", [16, 112, 1024])
-def test_graph_and_reference_agree_for_every_number_of_patches(tmp_path: Path, t: int) -> None:
-    bundle = load(_export(tmp_path / "model"))
-    bands = np.random.default_rng(t).normal(-1, 0.5, (3, t, 50)).astype(np.float32)
-    assert np.abs(openvino_runner(bundle)(bands) - torch_runner(bundle)(bands)).max() < 1e-5
+def test_graph_and_reference_agree_for_every_number_of_patches(tmp_path: Path, t: int, config: Config) -> None:
+    bundle, given = load(_export(tmp_path / "model", config=config)), _given(3, t, config)
+    assert np.abs(openvino_runner(bundle)(*given) - torch_runner(bundle)(*given)).max() < 1e-5
+
+
+def test_the_shortened_last_block_gives_what_the_whole_one_gives(tmp_path: Path) -> None:
+    bundle, (bands, centres) = load(_export(tmp_path / "model", config=SMALL_ECHO)), _given(3, 160, SMALL_ECHO)
+    path = bundle.path / "whole.onnx"
+    path.write_bytes(graph_echo.build(SMALL_ECHO, bundle.weights_path, frames=True).SerializeToString())
+    whole, short = openvino_graph(path, "embedding")(bands, centres), openvino_runner(bundle)(bands, centres)
+    assert np.abs(whole - short).max() < 1e-5
+    with torch.inference_mode():
+        tokens = model_from(bundle).tokens(torch.from_numpy(bands), torch.from_numpy(centres)).numpy()
+    assert np.abs(openvino_graph(path, "frames")(bands, centres) - tokens[:, 1:]).max() < 1e-5
+
+
+@BOTH
+def test_every_linear_layer_of_a_graph_names_its_weight(tmp_path: Path, config: Config) -> None:
+    bundle = load(_export(tmp_path / "model", config=config))
+    weights = linear_weights(onnx.load(bundle.graph_path, load_external_data=False))
+    assert len(weights) == 4 * config.depth - 1  # the last block's queries, keys and values are of one token each
+    assert all(bundle.state()[key].ndim == 2 for key in weights.values())
+
+
+@BOTH
+@pytest.mark.parametrize("t", [8, 40, 2064], ids=["no whole patch", "half a patch", "more than there are positions"])
+def test_what_is_no_number_of_patches_fails_or_is_cut_but_is_never_padded(
+    tmp_path: Path, t: int, config: Config
+) -> None:
+    run, (bands, centres) = openvino_runner(load(_export(tmp_path / "model", config=config))), _given(2, t, config)
+    if t == 40 and config is SMALL:  # a convolution leaves out what fills no patch
+        assert np.array_equal(run(bands, centres), run(bands[:, :32], centres))
+    else:
+        with pytest.raises(RuntimeError):
+            run(bands, centres)
 
 
 def test_weights_that_float16_cannot_hold_are_kept_as_float32(tmp_path: Path) -> None:
     state = seeded_state(SMALL, seed=0)
     key = "blocks.1.mlp.fc2.weight"
     state[key] = state[key] + np.float32(1e-6)
-    bundle = export_fisher(SMALL, state, out=tmp_path / "model", weights="trained", origin="a test")
+    bundle = export_bundle(SMALL, state, out=tmp_path / "model", weights="trained", origin="a test")
     stored = bundle.state()
     assert np.array_equal(stored[key], state[key])
     assert {k for k, v in stored.items() if v.dtype == np.float32} == {key}
-    bands = np.random.default_rng(0).normal(-1, 0.5, (2, 32, 50)).astype(np.float32)
-    assert np.abs(openvino_runner(bundle)(bands) - torch_runner(bundle)(bands)).max() < 1e-5
+    given = _given(2, 32, SMALL)
+    assert np.abs(openvino_runner(bundle)(*given) - torch_runner(bundle)(*given)).max() < 1e-5
 
 
 def test_leaving_out_rows_that_cannot_be_reached_changes_nothing(tmp_path: Path) -> None:
-    whole = from_state(SMALL, seeded_state(SMALL, seed=0))
-    cropped = from_bundle(load(_export(tmp_path / "model")))
-    bands = torch.from_numpy(np.random.default_rng(0).normal(-1, 0.5, (1, 1024, 50)).astype(np.float32))
-    assert torch.equal(whole(bands), cropped(bands))
+    whole = model_from_state(SMALL, seeded_state(SMALL, seed=0))
+    cropped = model_from(load(_export(tmp_path / "model")))
+    bands, centres = (torch.from_numpy(values) for values in _given(1, 1024, SMALL))
+    assert torch.equal(whole(bands, centres), cropped(bands, centres))
+    assert len(whole.state_dict()) == len(cropped.state_dict())
 
 
 def test_a_graph_that_does_not_reproduce_the_reference_is_not_written(
@@ -120,7 +183,7 @@ def test_weights_of_another_model_are_refused_by_key(tmp_path: Path, change: str
     else:
         state[key] = state[key][:-1]
     with pytest.raises(BundleError, match=key):
-        export_fisher(SMALL, state, out=tmp_path / "model", weights="trained", origin="a test")
+        export_bundle(SMALL, state, out=tmp_path / "model", weights="trained", origin="a test")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,13 +192,16 @@ def test_a_name_that_is_a_number_is_refused(tmp_path: Path) -> None:
         _export(tmp_path / "42")
 
 
-def test_untrained_embeddings_tell_signals_apart(tmp_path: Path) -> None:
-    bundle = load("fisher-tiny")
-    frontend, run = Frontend(bundle.frontend), openvino_runner(bundle)
+@pytest.mark.parametrize("preset", ["fisher-tiny", "echo-tiny"])
+def test_untrained_embeddings_tell_signals_apart(preset: str) -> None:
+    config = PRESETS[preset]
+    model, frontend = model_from_state(config, seeded_state(config, seed=0)), Frontend(frontend_spec(config))
     rng, t = np.random.default_rng(0), np.arange(32000) / 16000
 
     def embedding(x: np.ndarray) -> np.ndarray:
-        values = run(frontend.bands(x.astype(np.float32), 16000)[0]).ravel()
+        given = [torch.from_numpy(values) for values in frontend.bands(x.astype(np.float32), 16000)]
+        with torch.inference_mode():
+            values = model(*given).numpy().ravel()
         return values / np.linalg.norm(values)
 
     tone, higher = (embedding(0.1 * np.sin(2 * np.pi * f * t)) for f in (440, 1200))
@@ -145,3 +211,10 @@ def test_untrained_embeddings_tell_signals_apart(tmp_path: Path) -> None:
     for a, b in ((tone, noise), (tone, impulses), (noise, impulses)):
         assert 1 - a @ b > 20 * same
     assert 1 - tone @ higher > same
+
+
+def test_the_self_test_of_an_echo_needs_its_centres(tmp_path: Path) -> None:
+    bundle = load(_export(tmp_path / "model", config=SMALL_ECHO))
+    test, run = bundle.selftest, openvino_runner(bundle)
+    assert np.abs(run(test.bands, test.centres) - test.embedding).max() < 1e-5
+    assert np.abs(run(test.bands, test.centres[::-1].copy()) - test.embedding).max() > 0.1

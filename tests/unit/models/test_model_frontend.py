@@ -15,6 +15,18 @@ from fisher_models.frontend import Floats, Frontend, FrontendSpec
 
 SPEC = FrontendSpec(mean=-3.0, divisor=4.3, band_bins=100)
 FRONTEND = Frontend(SPEC)
+KEEPING = Frontend(  # every bin and every frame is seen, and what is longer than one pass is segmented
+    FrontendSpec(
+        mean=-5.9,
+        divisor=10.4,
+        band_bins=32,
+        patch_bins=32,
+        max_frames=64,
+        remainder="pad-front",
+        trailing="pad",
+        longer="mean",
+    )
+)
 
 
 def _noise(n: int) -> Floats:
@@ -177,7 +189,11 @@ def test_a_spec_survives_json() -> None:
         ({"band_bins": True}, "band_bins"),
         ({"mean": None}, "mean"),
         ({"colour": 1}, "missing or unknown: colour"),
-        ({"remainder": "keep"}, "remainder 'keep'"),
+        ({"remainder": "keep"}, r"remainder 'keep' is not known to this version \(drop, pad-front\)"),
+        ({"trailing": "fold"}, "trailing 'fold'"),
+        ({"longer": "forget"}, "longer 'forget'"),
+        ({"longer": 1}, "longer is 1, expected str"),
+        ({"trailing": "pad", "max_frames": 1000}, "must be a multiple of patch_frames"),
         ({"divisor": 0.0}, "must be positive: divisor"),
         ({"hop_ms": 0.1}, "less than one sample"),
         ({"band_bins": 8}, "smaller than one patch"),
@@ -195,6 +211,90 @@ def test_a_spec_with_a_missing_key_is_refused() -> None:
         FrontendSpec.from_dict(values)
     with pytest.raises(BundleError, match="expected an object"):
         FrontendSpec.from_dict([])
+
+
+def test_a_spec_from_before_the_rules_on_time_means_the_first_of_each() -> None:
+    values = SPEC.to_dict()
+    del values["trailing"], values["longer"]
+    assert FrontendSpec.from_dict(values) == SPEC
+    assert (SPEC.trailing, SPEC.longer) == ("drop", "cut")
+
+
+def test_the_longest_input_follows_from_the_spec() -> None:
+    assert SPEC.longest_s == pytest.approx(10.255)
+    assert KEEPING.spec.longest_s == np.inf
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "n_fft", "bins", "bands"),
+    [
+        (1000, 25, 13, 1),
+        (2000, 50, 26, 1),
+        (2480, 62, 32, 1),
+        (2560, 64, 33, 2),
+        (8000, 200, 101, 4),
+        (16000, 400, 201, 7),
+        (22050, 551, 276, 9),
+        (25600, 640, 321, 11),
+        (48000, 1200, 601, 19),
+        (64000, 1600, 801, 26),
+    ],
+)
+def test_a_remainder_that_is_kept_is_a_band_of_its_own_with_zeros_below(
+    rate_hz: float, n_fft: int, bins: int, bands: int
+) -> None:
+    x = _noise(round(rate_hz * 0.5))
+    seen, (made, centres) = KEEPING.log_spectrogram(x, rate_hz), KEEPING.bands(x, rate_hz)
+    frames = len(seen)
+    assert (seen.shape[1], len(made)) == (bins, bands)
+    for b, band in enumerate(made):
+        start, end = 32 * b, min(32 * b + 32, bins)
+        missing = 32 - (end - start)
+        assert np.array_equal(band[:frames, missing:], seen[:, start:end])
+        assert not band[:, :missing].any()
+        assert centres[b] == pytest.approx((start + end - 1) / n_fft)
+    edges = KEEPING.band_edges_hz(rate_hz)
+    assert len(edges) == bands
+    assert (edges[0][0], edges[-1][1]) == (0, rate_hz / 2)
+    assert all(high == low for (_, high), (low, _) in pairwise(edges))
+    assert all(low <= high for low, high in edges)
+    assert KEEPING.unseen_hz(rate_hz) is None
+
+
+@pytest.mark.parametrize(("frames", "t"), [(1, 16), (16, 16), (17, 32), (50, 64), (64, 64)])
+def test_trailing_frames_that_are_kept_are_padded_to_a_whole_patch(frames: int, t: int) -> None:
+    x = _noise(400 + (frames - 1) * 160)
+    bands, _ = KEEPING.bands(x, 16000)
+    assert bands.shape == (7, t, 32)
+    assert np.array_equal(bands[0, :frames], KEEPING.log_spectrogram(x, 16000)[:, :32])
+    assert not bands[:, frames:].any()
+
+
+@pytest.mark.parametrize(
+    ("frames", "starts"),
+    [(64, [0]), (65, [0, 1]), (127, [0, 63]), (128, [0, 64]), (129, [0, 64, 65]), (200, [0, 64, 128, 136])],
+)
+def test_longer_input_is_cut_into_segments_of_which_the_last_ends_with_it(frames: int, starts: list[int]) -> None:
+    x = _noise(400 + (frames - 1) * 160)
+    seen = KEEPING.log_spectrogram(x, 16000)
+    assert len(seen) == KEEPING.frames(len(x), 16000) == frames
+    segments, centres = KEEPING.segments(x, 16000)
+    assert segments.shape == (len(starts), 7, 64, 32)
+    assert centres.shape == (7,)
+    for segment, start in zip(segments, starts, strict=True):
+        assert np.array_equal(segment[2], seen[start : start + 64, 64:96])
+    if len(starts) > 1:
+        with pytest.raises(SignalError, match=f"are {len(starts)} segments"):
+            KEEPING.bands(x, 16000)
+
+
+def test_input_that_is_cut_is_one_segment() -> None:
+    x = _noise(200_000)
+    segments, centres = FRONTEND.segments(x, 16000)
+    bands, same = FRONTEND.bands(x, 16000)
+    assert segments.shape == (1, 2, 1024, 100)
+    assert np.array_equal(segments[0], bands)
+    assert np.array_equal(centres, same)
 
 
 def test_the_width_of_a_band_comes_from_the_spec() -> None:

@@ -1,0 +1,1 @@
+"""Pre-training: a generated corpus, a teacher and a student, and the loop that trains them. Needs torch."""

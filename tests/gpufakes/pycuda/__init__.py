@@ -1,0 +1,1 @@
+"""As much of pycuda as the agent uses."""
