@@ -6,10 +6,15 @@ pairs of uint8 x int8 products in 16 bits, and with 8-bit weights those saturate
 softmax is what is most easily spoilt.
 """
 
+import json
 import math
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,26 +29,43 @@ _WEIGHT_MAX = 63  # 7 bits, see above
 
 
 def activation_ranges(graph: Path, bands: Floats, centres: Floats) -> dict[str, tuple[float, float]]:
-    """What goes into each linear layer of a graph on disk: its smallest and largest value over these inputs."""
+    """What goes into each linear layer of a graph on disk: its smallest and largest value over these inputs.
+
+    In a child process that never frees its compiled graph: with many outputs and several shapes OpenVINO 2026.4 was
+    seen to crash there (in the cache of its subgraph executors), about once in a thousand times.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder) / "inputs.npz"
+        np.savez(inputs, bands=bands, centres=centres)
+        command = [sys.executable, "-m", "fisher_models.quantize", str(graph), str(inputs)]
+        done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 (this interpreter, this module)
+    if done.returncode != 0:
+        raise BundleError(f"the ranges of {graph} could not be measured: {done.stderr[-500:] or done.returncode}")
+    measured: dict[str, list[float]] = json.loads(done.stdout)
+    if not measured:
+        raise BundleError(f"{graph} has no linear layers to quantise")
+    return {name: (-_upward(-low), _upward(high)) for name, (low, high) in measured.items()}
+
+
+def _measure(graph: Path, inputs: Path) -> NoReturn:
+    """The child: prints name -> (low, high), which hold zero, so that zero has an exact code, and ends at once."""
     import openvino as ov
 
+    given = {name: np.asarray(value) for name, value in np.load(inputs).items()}
     core = ov.Core()
     model = core.read_model(graph)
     names = sorted({op.input_value(0).any_name for op in model.get_ops() if op.friendly_name.endswith(LINEAR)})
-    if not names:
-        raise BundleError(f"{graph} has no linear layers to quantise")
     model.add_outputs(names)
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    given = {"bands": bands, "centres": centres}
     wanted = {port.any_name for port in compiled.inputs}
-    ranges: dict[str, tuple[float, float]] = {}
+    ranges = dict.fromkeys(names, (0.0, 0.0))
     step = 8  # every activation of a piece is held at once
-    for i in range(0, len(bands), step):
+    for i in range(0, len(given["bands"]), step):
         found = compiled({name: value[i : i + step] for name, value in given.items() if name in wanted})
-        for name in names:
-            low, high = ranges.get(name, (0.0, 0.0))  # a range holds zero, which then has an exact code
+        for name, (low, high) in ranges.items():
             ranges[name] = min(low, float(found[name].min())), max(high, float(found[name].max()))
-    return {name: (-_upward(-low), _upward(high)) for name, (low, high) in ranges.items()}
+    print(json.dumps(ranges), flush=True)
+    os._exit(0)
 
 
 def quantize(model: ModelProto, state: Mapping[str, NDArray[Any]], ranges: Ranges) -> ModelProto:
@@ -98,3 +120,7 @@ def _pair(model: ModelProto, name: str, scale: Any, zero: NDArray[Any]) -> list[
         helper.make_node("QuantizeLinear", [name, *inputs], [f"{name}/q"], name=f"{name}/q", **axis),
         helper.make_node("DequantizeLinear", [f"{name}/q", *inputs], [f"{name}/dq"], name=f"{name}/dq", **axis),
     ]
+
+
+if __name__ == "__main__":
+    _measure(Path(sys.argv[1]), Path(sys.argv[2]))
