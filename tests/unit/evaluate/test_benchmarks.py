@@ -192,7 +192,7 @@ def test_the_command_prints_a_table_beside_the_published_numbers(
     ("arguments", "says"),
     [
         (("rmis",), "no set was found"),
-        (("rmis", "--root", "nothing=/tmp"), "'nothing' is no set"),
+        (("rmis", "--root", "nothing=."), "'nothing' is no set"),
         (("rmis", "--root", "pu_vib=/nowhere"), "is not a folder"),
         (("siren", "--root", "cwru={}"), "no files as cwru lays them out"),
         (("rmis", "--root", "pu_vib={}", "--set", "banks=2"), "no such rule"),

@@ -50,6 +50,16 @@ def test_json_is_one_document_and_files_are_written(manifest: Path, capsys: pyte
     assert (out / "pump.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_plots_without_matplotlib_say_what_to_install(
+    manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    arguments = (manifest, "--task", "anomaly", *SPLIT, *TWO, "--out", manifest.parent)
+    assert _manifest(*arguments) == 2
+    assert "pip install matplotlib, or leave them out with --no-plots" in capsys.readouterr().err
+    assert _manifest(*arguments, "--no-plots") == 0
+
+
 def test_a_stricter_split_leaves_specimens_out(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--task", "anomaly", "--leave-out", "recording_id", "--folds", 2, "--window-s", 0.5, "--json")
     assert _manifest(manifest, *arguments, "--draws", 5, *TWO) == 0
