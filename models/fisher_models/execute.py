@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fisher_models.bundle import Bundle
+from fisher_models.cpu import core
 from fisher_models.errors import ModelError
 from fisher_models.frontend import Floats
 
@@ -20,11 +21,8 @@ def openvino_runner(bundle: Bundle) -> Runner:
 
 def openvino_graph(graph: Path, output: str) -> Runner:
     """One output of a graph whose weights lie beside it, in float32 on the CPU."""
-    import openvino as ov
-
-    core = ov.Core()
     try:
-        model = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = core().compile_model(core().read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
         raise ModelError(f"OpenVINO does not take {graph}: {error}") from error
     request = model.create_infer_request()

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from fisher_models.cpu import core
 from fisher_models.errors import BundleError
 from fisher_models.frontend import Floats
 from fisher_models.nodes import LINEAR, linear_weights
@@ -49,14 +50,11 @@ def activation_ranges(graph: Path, bands: Floats, centres: Floats) -> dict[str, 
 
 def _measure(graph: Path, inputs: Path) -> NoReturn:
     """The child: prints name -> (low, high), which hold zero, so that zero has an exact code, and ends at once."""
-    import openvino as ov
-
     given = {name: np.asarray(value) for name, value in np.load(inputs).items()}
-    core = ov.Core()
-    model = core.read_model(graph)
+    model = core().read_model(graph)
     names = sorted({op.input_value(0).any_name for op in model.get_ops() if op.friendly_name.endswith(LINEAR)})
     model.add_outputs(names)
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     wanted = {port.any_name for port in compiled.inputs}
     ranges = dict.fromkeys(names, (0.0, 0.0))
     step = 8  # every activation of a piece is held at once

@@ -10,6 +10,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from fisher_models.bundle import Bundle
+from fisher_models.cpu import core
 from fisher_models.frontend import Floats
 
 
@@ -48,14 +49,14 @@ def _product(precision: str, quantised: tuple[float, float] | None, size: int) -
         b = ops.multiply(ops.convert(ops.constant((weights * 127).astype(np.int8)), np.float32), np.float32(1 / 127))
     model = ov.Model([ops.matmul(a, b, False, True)], [given], "product")
     hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-    return ov.Core().compile_model(model, "CPU", hint)
+    return core().compile_model(model, "CPU", hint)
 
 
 def operators(bundle: Bundle, precision: str, *, frames: int) -> list[tuple[str, float]]:
     """(kind of operator, its share of the time) of the graph on four bands, in OpenVINO; the largest first."""
     graph = bundle.lower.get(precision, bundle.graph_path)
     hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERF_COUNT": True}
-    compiled = ov.Core().compile_model(str(graph), "CPU", hint)
+    compiled = core().compile_model(str(graph), "CPU", hint)
     given: dict[str, Floats] = {
         "bands": np.random.default_rng(0).normal(-1, 0.25, (4, frames, bundle.frontend.band_bins)).astype(np.float32),
         "centres": np.linspace(0.1, 0.9, 4, dtype=np.float32),

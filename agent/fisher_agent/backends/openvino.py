@@ -9,6 +9,7 @@ from fisher_agent.backends.pieces import MAX_FRAMES, Piece, embed_in_pieces
 from fisher_agent.errors import BackendFailed, ConfigError
 from fisher_agent.stages import Floats
 from fisher_models.bundle import Bundle
+from fisher_models.cpu import core
 
 PRECISIONS = ("f32", "bf16", "int8")
 
@@ -31,7 +32,6 @@ class OpenVinoEmbedder:
         streams: int = 1,
         max_frames: int = MAX_FRAMES,
     ) -> None:
-        core = ov.Core()
         options: dict[str, object] = {
             # Without the hint the plugin computes in bf16 wherever the CPU has it, outside the tolerance of f32.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -43,8 +43,8 @@ class OpenVinoEmbedder:
         self.precision = precision
         self._bundle, self._max_frames = bundle, max_frames
         try:
-            self.device = f"cpu: {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
-            compiled = core.compile_model(core.read_model(path), "CPU", options)
+            self.device = f"cpu: {core().get_property('CPU', 'FULL_DEVICE_NAME')}"
+            compiled = core().compile_model(core().read_model(path), "CPU", options)
             self._takes_centres = any(port.any_name == "centres" for port in compiled.inputs)
             self._requests: list[ov.InferRequest] = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
@@ -81,7 +81,7 @@ class OpenVinoEmbedder:
 def precisions(bundle: Bundle) -> list[str]:
     """Those that this CPU and this bundle have, float32 first."""
     found = ["f32"]
-    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         found.append("bf16")
     if "int8" in bundle.lower:
         found.append("int8")

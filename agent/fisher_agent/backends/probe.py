@@ -28,6 +28,7 @@ from fisher_agent.stages import Floats
 from fisher_models import bundle as bundles
 from fisher_models import proof
 from fisher_models.bundle import Bundle
+from fisher_models.cpu import core
 from fisher_models.proof import Quality
 
 SCHEMA = "fisher.probe/1"
@@ -76,7 +77,7 @@ def choose(bundle: Bundle, *, precision: str = "auto", threads: int | None = Non
         return Choice(threads=threads)
     identity = {
         "schema": SCHEMA, "bundle": bundle.digest, "openvino": ov.__version__, "wanted": precision, "threads": threads,
-        "cpu": str(ov.Core().get_property("CPU", "FULL_DEVICE_NAME")), "cores": _cores(None),
+        "cpu": str(core().get_property("CPU", "FULL_DEVICE_NAME")), "cores": _cores(None),
     }  # fmt: skip
     path = None if cache is None else cache / f"probe-{bundle.digest[:13]}.json"
     kept = _read(path) if path else {}

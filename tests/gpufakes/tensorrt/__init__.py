@@ -7,8 +7,9 @@ import threading
 from enum import Enum, IntEnum
 
 import numpy as np
-import openvino as ov
 from pycuda.driver import fails
+
+from fisher_models.cpu import core
 
 __version__ = os.environ.get("FAKE_TRT_VERSION", "10.3.0")
 
@@ -100,7 +101,7 @@ class OnnxParser:
             self._errors.append(ParserError("No importer registered for op: Erf"))
             return False
         self._network.graph = model
-        for port in ov.Core().read_model(model).inputs:
+        for port in core().read_model(model).inputs:
             shape = tuple(-1 if d.is_dynamic else d.get_length() for d in port.partial_shape)
             self._network._inputs.append(ITensor(port.any_name, shape))
         return True
@@ -219,8 +220,7 @@ class ICudaEngine:
 
     def __init__(self, plan: dict) -> None:
         self._plan = plan
-        core = ov.Core()
-        self._model = core.compile_model(core.read_model(plan["graph"]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self._model = core().compile_model(core().read_model(plan["graph"]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self._ports = {p.any_name: p for p in (*self._model.inputs, *self._model.outputs)}
 
     @property

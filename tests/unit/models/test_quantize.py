@@ -8,6 +8,7 @@ import pytest
 
 from fisher_models import lower, proof, quantize
 from fisher_models.bundle import Bundle
+from fisher_models.cpu import core
 from fisher_models.errors import BundleError, SignalError
 from fisher_models.export import export
 from fisher_models.fisher import FisherConfig, seeded_state
@@ -44,10 +45,9 @@ def test_weights_keep_to_seven_bits_so_that_16_bit_sums_cannot_saturate(bundle: 
 
 
 def test_int8_keeps_the_direction_of_the_embeddings(bundle: Bundle) -> None:
-    import openvino as ov
 
     bands, _ = proof.bands(bundle.frontend, seed=5)  # not those of the calibration
-    run = [ov.Core().compile_model(path, "CPU") for path in (bundle.graph_path, bundle.lower["int8"])]
+    run = [core().compile_model(path, "CPU") for path in (bundle.graph_path, bundle.lower["int8"])]
     exact, found = (np.array(model([bands])[0]) for model in run)
     assert 0 < np.abs(exact - found).max() < 0.5
     assert proof.quality(exact, found).cosine > 0.99
