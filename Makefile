@@ -49,7 +49,7 @@ demo: $(VENV)/.runtime
 	@$(BIN)/fisher-agent demo $(if $(ONCE),--once --json)
 
 bench: setup
-	$(BIN)/python tools/bench.py $(ARGS)
+	@$(BIN)/python tools/bench.py $(ARGS)
 
 wheel: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

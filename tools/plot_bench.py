@@ -1,6 +1,6 @@
 """The README's table and plot of the embedding bench, from the JSON that it prints.
 
-make bench ARGS=--json > bench.json          (or: python tests/bench/bench_embed.py --json > bench.json)
+make -s bench ARGS=--json > bench.json          (or: python tests/bench/bench_embed.py --json > bench.json)
 python tools/plot_bench.py bench.json        prints the table, writes models/figures/bench_embed.svg
 """
 
