@@ -73,7 +73,7 @@ def bundle(*, digest: str = "b" + "0" * 64) -> Bundle:
     """A bundle in name only: enough for what binds a bank."""
     nothing = SelfTest(np.zeros((1, 16, 100), np.float32), np.zeros(1, np.float32), np.zeros((1, 24), np.float32))
     return Bundle(
-        name="fake", path=Path("/nowhere"), digest=digest, model={"family": "fake"}, weights="untrained",
+        name="fake", path=Path("/nowhere"), digest=digest, model={"family": "fake"}, weights="trained",
         origin="a test", frontend=SPEC, tolerance={"f32": 1e-3}, selftest=nothing, lower={},
     )  # fmt: skip
 

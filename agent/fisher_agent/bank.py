@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import safetensors
@@ -22,12 +22,21 @@ from fisher_agent.errors import BadFile, BankMismatch
 from fisher_agent.stages import Floats
 
 FORMAT = "fisher.bank/1"
+JudgedBy = Literal["both", "indicators", "embedding"]
 CROSS_PRECISION_SHARE = 0.1  # of the smallest limit: less than this much noise does not change what is alarmed
+
+
+NO_FEATURES: Floats = np.zeros((0, 0), np.float32)
+NOWHERE: Doubles = np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelBank:
-    """What was learnt of one channel. Vectors are raw embeddings; `unit_rows` makes them comparable."""
+    """What was learnt of one channel: raw embeddings, and indicators where the bank has them.
+
+    A channel that the model does not see has no bands and vectors without columns. A bank that was made before there
+    were indicators has features without columns, and is judged by its embeddings alone.
+    """
 
     channel: str
     rate_hz: float
@@ -38,7 +47,7 @@ class ChannelBank:
     median_rms: float
     n_bands: int
     limit: float  # largest cosine distance that is still normal
-    typical: float  # median left-out distance
+    typical: float  # median left-out distance; both of no meaning without bands
     vectors: Floats  # (n, n_bands * d)
     end_ns: NDArray[np.int64]  # (n,)
     share_median: Doubles  # (n_bands,), parts of a cosine distance
@@ -49,6 +58,16 @@ class ChannelBank:
     centre: Floats | None = (
         None  # (n_bands * d,), subtracted before comparing; None compares the embeddings as they are
     )
+    features: Floats = field(default_factory=lambda: NO_FEATURES)  # (n, k)
+    feature_centre: Doubles = field(default_factory=lambda: NOWHERE)  # (k,)
+    feature_spread: Doubles = field(default_factory=lambda: NOWHERE)  # (k,)
+    feature_limit: float = 1.0  # largest distance, in spreads, that is still normal
+    typical_ratio: float | None = None  # median left-out ratio of both views; None: typical / limit
+
+    @property
+    def usual(self) -> float:
+        """The ratio of a typical window of the enrolment."""
+        return self.typical / self.limit if self.typical_ratio is None else self.typical_ratio
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +103,7 @@ class Bank:
     limit: float  # of the largest channel ratio
     calibration: Doubles  # (n,) sorted left-out machine scores of windows that do not overlap
     faults: FaultWindows | None = None
+    judged_by: JudgedBy = "both"  # what decides a channel's ratio; see `compare`
 
     def channel(self, channel_id: str) -> ChannelBank:
         """The channel of that id; KeyError where there is none."""
@@ -103,7 +123,7 @@ class Bank:
             channels=[_ChannelEntry(**{k: getattr(c, k) for k in _ChannelEntry.model_fields}) for c in self.channels],
             fault_labels=self.faults.labels if self.faults else (),
             fault_reach=dict(self.faults.reach) if self.faults else {},
-            sha256=_digest(tensors),
+            judged_by=self.judged_by, sha256=_digest(tensors),
         )  # fmt: skip
         return bytes(safetensors.numpy.save(tensors, metadata={"bank": manifest.model_dump_json()}))
 
@@ -136,6 +156,7 @@ def check(
     precision: str,
     window: WindowConfig,
     machine: MachineConfig,
+    judged_by: str,
     cross_precision_distance: float | None = None,
 ) -> None:
     """Raise BankMismatch, naming all that differs and what to do, unless the bank was made for exactly this.
@@ -151,9 +172,14 @@ def check(
         rebuild.append(
             f"window {bank.length_s:g} s every {bank.hop_s:g} s, now {window.length_s:g} s every {window.hop_s:g} s"
         )
+    if bank.judged_by != judged_by:
+        rebuild.append(f"scores by {bank.judged_by}, now by {judged_by} (model.judge_by)")
     if bank.precision != precision:
-        smallest = min((c.limit for c in bank.channels), default=0.0)
-        if cross_precision_distance is None or not cross_precision_distance < CROSS_PRECISION_SHARE * smallest:
+        seen = [c.limit for c in bank.channels if c.n_bands]
+        smallest = min(seen, default=float("inf"))
+        if seen and (
+            cross_precision_distance is None or not cross_precision_distance < CROSS_PRECISION_SHARE * smallest
+        ):
             rebuild.append(f"precision {bank.precision}, now {precision}")
     if enrol:
         raise BankMismatch(
@@ -210,10 +236,12 @@ class _ChannelEntry(_Strict):
     snapshot: bool
     gain: _Positive
     median_rms: _Positive
-    n_bands: Annotated[int, Field(ge=1)]
+    n_bands: Annotated[int, Field(ge=0)]
     limit: _Positive
     typical: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     octave_floor: _Positive
+    feature_limit: _Positive = 1.0
+    typical_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class _Manifest(_Strict):
@@ -231,12 +259,13 @@ class _Manifest(_Strict):
     channels: Annotated[list[_ChannelEntry], Field(min_length=1)]
     fault_labels: tuple[str, ...]
     fault_reach: dict[str, _Positive]
+    judged_by: JudgedBy = "both"
     sha256: str
 
 
 _SHARED_FIELDS = (
     "machine", "version", "created_ns", "mode", "bundle_digest", "bundle_name", "precision", "length_s", "hop_s",
-    "limit",
+    "limit", "judged_by",
 )  # fmt: skip
 
 
@@ -248,7 +277,10 @@ def _tensors(bank: Bank) -> dict[str, NDArray[Any]]:
         out[f"channel.{c.channel}.octave_spread_db"] = c.octave_spread_db
         if c.centre is not None:
             out[f"channel.{c.channel}.centre"] = c.centre
-        if bank.faults:
+        if c.features.size:
+            parts = {name: getattr(c, name) for name in ("features", "feature_centre", "feature_spread")}
+            out |= {f"channel.{c.channel}.{name}": array for name, array in parts.items()}
+        if bank.faults and c.n_bands:
             out[f"fault.{c.channel}.vectors"] = bank.faults.vectors[c.channel]
             out[f"fault.{c.channel}.present"] = bank.faults.present[c.channel]
     if bank.faults:
@@ -310,8 +342,12 @@ def _read_channel(entry: _ChannelEntry, take: _Taker) -> ChannelBank:
     vectors = take(at + "vectors", np.float32, None, None)
     octave_hz = take(at + "octave_hz", np.float64, None)
     n, width = vectors.shape
-    if n == 0 or width == 0 or width % entry.n_bands:
+    fits = width > 0 and width % entry.n_bands == 0 if entry.n_bands else width == 0
+    if n == 0 or not fits:
         raise BadFile(f"the bank's {at}vectors is {vectors.shape}, which is not {entry.n_bands} bands{take.cut}")
+    features, feature_centre, feature_spread = _read_features(at, take, n)
+    if not entry.n_bands and not features.size:
+        raise BadFile(f"the bank's {at}features are missing, and the model does not see this channel{take.cut}")
     return ChannelBank(
         **entry.model_dump(),
         vectors=vectors,
@@ -321,7 +357,21 @@ def _read_channel(entry: _ChannelEntry, take: _Taker) -> ChannelBank:
         octave_db=take(at + "octave_db", np.float32, n, len(octave_hz)),
         octave_spread_db=take(at + "octave_spread_db", np.float64, len(octave_hz)),
         centre=take(at + "centre", np.float32, width) if at + "centre" in take.tensors else None,
+        features=features,
+        feature_centre=feature_centre,
+        feature_spread=feature_spread,
     )
+
+
+def _read_features(at: str, take: _Taker, n: int) -> tuple[Floats, Doubles, Doubles]:
+    if at + "features" not in take.tensors:
+        return NO_FEATURES, NOWHERE, NOWHERE
+    features = take(at + "features", np.float32, n, None)
+    width = features.shape[1]
+    spread = take(at + "feature_spread", np.float64, width)
+    if not width or not (spread > 0).all():
+        raise BadFile(f"the bank's {at}feature_spread holds values that are not above 0{take.cut}")
+    return features, take(at + "feature_centre", np.float64, width), spread
 
 
 def _read_faults(manifest: _Manifest, take: _Taker) -> FaultWindows | None:
@@ -331,7 +381,9 @@ def _read_faults(manifest: _Manifest, take: _Taker) -> FaultWindows | None:
     if missing := set(manifest.fault_labels) - manifest.fault_reach.keys():
         raise BadFile(f"the bank has no reach for fault {', '.join(sorted(missing))}{take.cut}")
     widths = {
-        c.channel: take(f"channel.{c.channel}.vectors", np.float32, None, None).shape[1] for c in manifest.channels
+        c.channel: take(f"channel.{c.channel}.vectors", np.float32, None, None).shape[1]
+        for c in manifest.channels
+        if c.n_bands
     }
     return FaultWindows(
         labels=manifest.fault_labels,

@@ -15,6 +15,7 @@ import safetensors.numpy
 
 from fisher_agent.bank import Bank, check
 from fisher_agent.bankfiles import BankFiles
+from fisher_agent.compare import views
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.detect import Judge
 from fisher_agent.enrolment import learn, learn_fault, rebuild
@@ -111,6 +112,7 @@ class BankLibrary:
                 faults=faults,
                 mode=mode,
                 coreset=self._config.enroll.coreset,
+                judge_by=self._config.model.judge_by,
                 **common,
             )
             recordings = {NORMAL: recording, **faults}
@@ -142,6 +144,7 @@ class BankLibrary:
             old,
             faults={k: v for k, v in recordings.items() if k != NORMAL},
             coreset=self._config.enroll.coreset,
+            judge_by=self._config.model.judge_by,
             machine=machine,
             window=self._config.window,
             bundle=self._engine.bundle,
@@ -161,6 +164,7 @@ class BankLibrary:
             precision=self._engine.embedder.precision,
             window=self._config.window,
             machine=machine,
+            judged_by=views(self._config.model.judge_by, self._engine.bundle.weights),
             cross_precision_distance=self._engine.distances.get(bank.precision),
         )
 

@@ -91,8 +91,20 @@ def _check_files(config: Config) -> None:
 
 def _views(config: Config, frontend: Frontend) -> list[dict[str, Any]]:
     return [
-        {"channel": f"{m.id}/{c.id}", "sees": _view(frontend, c.rate_hz)} for m in config.machines for c in m.channels
+        {"channel": f"{m.id}/{c.id}", "sees": _slow_view(config, c) if c.slow else _view(frontend, c.rate_hz)}
+        for m in config.machines
+        for c in m.channels
     ]
+
+
+def _slow_view(config: Config, channel: ChannelConfig) -> str:
+    """`0.5 Hz: too slow for the model; judged by its value and spread over the last 10 samples`."""
+    said = f"{channel.rate_hz:g} Hz: too slow for the model; judged by "
+    if not config.window.sparse(channel):
+        return said + "its value, level, shape and spectrum"
+    kept = config.window.kept_samples(channel)
+    what = "value" if kept == 1 else "value and spread"
+    return said + f"its {what} over the last {kept} sample{'s' if kept > 1 else ''}"
 
 
 def _view(frontend: Frontend, rate_hz: float) -> str:

@@ -13,7 +13,12 @@ from fisher_agent.errors import ConfigError
 
 STAMPED_FORMATS = frozenset({"json", "fisher-frame/1"})
 MAX_WINDOW_S = 10.255  # FISHER's 1024 frames of 25 ms every 10 ms
-MIN_RATE_HZ = 1000.0
+MIN_RATE_HZ = 1 / 3600
+SEEN_FROM_HZ = 1000.0  # the models see nothing of slower channels: those are judged by indicators alone
+VALUES_BELOW_HZ = 20.0  # no waveform of a machine is sampled as slowly
+SPARSE_BELOW = 64  # samples in a window: too few for a spectrum
+SPARSE_S = 20.0  # of a sparse channel, the last samples that are looked at together
+HELD_PERIODS = 3  # a snapshot, or a sparse channel's value, counts for so long
 MAX_RATE_HZ = 200_000.0
 
 Format = Literal["f32le", "f64le", "i16le", "i24le", "i32le", "json", "fisher-frame/1"]
@@ -22,6 +27,7 @@ Verb = Literal[
     "ack", "shelve", "unshelve", "suppress", "unsuppress", "out-of-service", "in-service", "mode", "enroll-start",
     "enroll-stop", "maintenance", "capture",
 ]  # fmt: skip
+JudgeBy = Literal["auto", "both", "indicators", "embedding"]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -39,6 +45,7 @@ class ModelConfig(Strict):
     backend: Literal["auto", "tensorrt", "openvino", "torch"] = "auto"
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # cores of a CPU backend; None: all
+    judge_by: JudgeBy = "auto"  # auto: by indicators alone where the weights are untrained, else by both
 
 
 class WindowConfig(Strict):
@@ -47,6 +54,23 @@ class WindowConfig(Strict):
     length_s: Annotated[float, Field(ge=0.175, le=MAX_WINDOW_S)] = 5.0
     hop_s: Annotated[float, Field(ge=0.05, le=3600)] = 2.5
     lateness_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+
+    def sparse(self, channel: "ChannelConfig") -> bool:
+        """Whether a stream holds so few samples in a window that its last ones are looked at instead."""
+        return channel.slow and not channel.snapshot and channel.rate_hz * self.length_s < SPARSE_BELOW
+
+    def held(self, channel: "ChannelConfig") -> bool:
+        """Whether a window of the channel joins the next grid time and keeps its value until it is stale."""
+        return channel.snapshot or self.sparse(channel)
+
+    def kept_samples(self, channel: "ChannelConfig") -> int:
+        """How many of its last samples make a window of a sparse channel."""
+        return max(1, round(max(self.length_s, SPARSE_S) * channel.rate_hz))
+
+    def hold_ns(self, channel: "ChannelConfig") -> int:
+        """For how long, in event time, the last window of a channel that is held stays part of the verdicts."""
+        period_s = channel.period_s or (max(1 / channel.rate_hz, self.hop_s) if self.sparse(channel) else 0.0)
+        return round(HELD_PERIODS * period_s * 1e9)
 
 
 def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
@@ -161,7 +185,7 @@ class ChannelConfig(Strict):
     kind: Kind = "other"
     unit: str = ""
     scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
-    rate_hz: Annotated[float, Field(gt=0, le=MAX_RATE_HZ, allow_inf_nan=False)]
+    rate_hz: Annotated[float, Field(ge=MIN_RATE_HZ, le=MAX_RATE_HZ, allow_inf_nan=False)]
     source: str = ""
     topic: str = ""  # exact; {machine} and {channel} are filled in; "" on a ZeroMQ socket that carries one channel
     format: Format = "f32le"
@@ -198,6 +222,17 @@ class ChannelConfig(Strict):
     def stamped(self) -> bool:
         """Whether the sender's clock is used."""
         return (self.clock or ("sensor" if self.format in STAMPED_FORMATS else "arrival")) == "sensor"
+
+    @property
+    def slow(self) -> bool:
+        """Whether the models see nothing of it."""
+        return self.rate_hz < SEEN_FROM_HZ
+
+    @property
+    def valued(self) -> bool:
+        """Whether its mean says something: a temperature's or a flow's does, and what is sent a few times a second is
+        a value even where it is called a current; the mean of a waveform is its sensor's affair."""
+        return self.slow and (self.kind in ("process", "other") or self.rate_hz < VALUES_BELOW_HZ)
 
     @property
     def snapshot(self) -> bool:
@@ -286,8 +321,8 @@ class Config(Strict):
         if channel.stale_s is not None:
             return channel.stale_s
         if channel.period_s is not None:
-            return 3 * channel.period_s
-        return max(10.0, 2 * self.window.length_s)
+            return HELD_PERIODS * channel.period_s
+        return max(10.0, 2 * self.window.length_s, HELD_PERIODS / channel.rate_hz)
 
 
 def expand(topic: str, machine: str, channel: str) -> str:

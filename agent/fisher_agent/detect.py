@@ -1,23 +1,23 @@
 """Embeddings of a machine's channels become a verdict: fused, named, explained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fisher_agent.bank import Bank, ChannelBank
+from fisher_agent.bank import NO_FEATURES, Bank, ChannelBank, JudgedBy
 from fisher_agent.calibrate import Doubles, p_value
 from fisher_agent.codes import Quality
-from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.compare import Enrolled, indices
+from fisher_agent.config import MachineConfig, WindowConfig
 from fisher_agent.diagnosis import Diagnosis
 from fisher_agent.errors import BankMismatch
-from fisher_agent.gate import is_running
-from fisher_agent.indicators import Level, level, measure, octave_edges, third_octave_levels
-from fisher_agent.nearest import Index
+from fisher_agent.features import features, long_enough
+from fisher_agent.gate import is_running, levels_of
+from fisher_agent.indicators import Level, measure, octave_edges, third_octave_levels
 from fisher_agent.stages import ChannelReading, Embedding, Floats, Moment, Peak, Verdict, Window
 from fisher_models.frontend import Frontend
 
-STALE_PERIODS = 3
 SPREAD_FLOOR_DB = 1.0  # a line that never moved during the enrolment is not stranger for moving by a tenth of a dB
 
 
@@ -28,7 +28,7 @@ class _Compared:
     end_ns: int
     reading: ChannelReading
     excess: float  # ratio beyond the typical one of the enrolment
-    vector: Floats  # (n_bands * d,)
+    vector: Floats  # (n_bands * d,); empty where the model does not see the channel
 
 
 class Judge:
@@ -44,9 +44,9 @@ class Judge:
         self._frontend = frontend
         channels = bank.channels if bank else ()
         self._channels = {c.channel: c for c in channels}
-        self._indices = {c.channel: Index(c.vectors, n_bands=c.n_bands, centre=c.centre) for c in channels}
+        self._enrolled = {c.channel: Enrolled.of(c) for c in channels}
         self._reference_rms = {c.channel: c.median_rms for c in channels}
-        self._diagnosis = Diagnosis(bank, self._indices) if bank else None
+        self._diagnosis = Diagnosis(bank, indices(self._enrolled)) if bank else None
         self._held: dict[str, _Compared] = {}
 
     def gain(self, channel: str) -> float:
@@ -58,10 +58,17 @@ class Judge:
         levels = self._levels(moment)
         if self.bank is None or not self._runs(levels):
             return []
+        return [w for w in self._comparable(moment, levels) if self._channels[w.channel].n_bands]
+
+    def _comparable(self, moment: Moment, levels: Mapping[str, Level]) -> list[Window]:
+        """Windows of enrolled channels that hold a signal, and enough of it for the indicators that were enrolled."""
         return [
             w
             for w in moment.windows
-            if w.channel in self._channels and w.channel in levels and levels[w.channel].usable
+            if w.channel in self._channels
+            and w.channel in levels
+            and levels[w.channel].usable
+            and long_enough(w.samples, self._channels[w.channel].features)
         ]
 
     def judge(self, moment: Moment, embeddings: Mapping[str, Embedding]) -> Verdict:
@@ -83,7 +90,7 @@ class Judge:
                 quality=Quality.BAD if dead else Quality.GOOD,
                 note="every channel is flat or invalid" if dead else "the machine is not running",
             )
-        compared = self._compare(moment, plain, embeddings)
+        compared = self._compare(moment, self._comparable(moment, levels), self.bank.judged_by, plain, embeddings)
         missing = [c for c in self._channels if c not in compared]
         note = f"nothing to compare of {', '.join(missing)}" if missing else ""
         if not compared:
@@ -92,8 +99,7 @@ class Judge:
 
     def _levels(self, moment: Moment) -> dict[str, Level]:
         """Levels of the machine's channels; one that has just left the configuration is not looked at any more."""
-        known = {c.id for c in self.machine.channels}
-        return {w.channel: level(w.samples) for w in moment.windows if w.channel in known}
+        return levels_of(self.machine, moment)
 
     def _runs(self, levels: Mapping[str, Level]) -> bool:
         return is_running(self.machine, levels, reference_rms=self._reference_rms)
@@ -125,50 +131,83 @@ class Judge:
         )
 
     def _compare(
-        self, moment: Moment, plain: Mapping[str, ChannelReading], embeddings: Mapping[str, Embedding]
+        self,
+        moment: Moment,
+        comparable: Sequence[Window],
+        judged_by: JudgedBy,
+        plain: Mapping[str, ChannelReading],
+        embeddings: Mapping[str, Embedding],
     ) -> dict[str, _Compared]:
         """This moment's channels beside the bank, with the snapshots that still hold."""
         compared: dict[str, _Compared] = {}
         for window in moment.windows:
             if window.snapshot:
                 self._held.pop(window.channel, None)
-            if window.channel in embeddings:
-                one = self._beside_bank(window, plain[window.channel], embeddings[window.channel])
-                compared[window.channel] = one
-                if window.snapshot:
-                    self._held[window.channel] = one
+        for window in comparable:
+            one = self._beside_bank(window, plain[window.channel], embeddings.get(window.channel), by=judged_by)
+            compared[window.channel] = one
+            if window.snapshot:
+                self._held[window.channel] = one
         for channel, held in list(self._held.items()):
-            if moment.end_ns - held.end_ns > snapshot_hold_ns(self.machine.channel(channel)):
+            if moment.end_ns - held.end_ns > self.window.hold_ns(self.machine.channel(channel)):
                 del self._held[channel]
             else:
                 compared[channel] = held
         return compared
 
-    def _beside_bank(self, window: Window, plain: ChannelReading, embedding: Embedding) -> _Compared:
+    def _beside_bank(
+        self, window: Window, plain: ChannelReading, embedding: Embedding | None, *, by: JudgedBy
+    ) -> _Compared:
         bank = self._channels[window.channel]
+        vector = self._vector(window, bank, embedding)
+        taken = NO_FEATURES
+        if bank.features.size:
+            valued = self.machine.channel(window.channel).valued
+            taken = features(window.samples * np.float32(bank.gain), window.rate_hz, valued=valued)[None]
+        found = self._enrolled[window.channel].compare(vector[None], taken)
+        ratio = float(found.ratio(embedding=bank.limit, indicators=bank.feature_limit, by=by)[0])
+        shares = _normalised(np.maximum(found.shares[0] - bank.share_median, 0))
+        # Where the indicators found it, it may lie in any band.
+        where = shares if by != "indicators" and found.embedding[0] / bank.limit >= ratio else None
+        peak = self._peak(window, bank, int(found.position[0]), where) if ratio >= 1 else None
+        reading = replace(
+            plain,
+            distance=float(found.embedding[0]),
+            deviation=float(found.indicators[0]),
+            ratio=ratio,
+            bands=tuple(shares.tolist()),
+            peak_band=peak,
+        )
+        return _Compared(window.end_ns, reading, max(0.0, ratio - bank.usual), vector)
+
+    def _vector(self, window: Window, bank: ChannelBank, embedding: Embedding | None) -> Floats:
+        """(n_bands * d,)"""
+        if not bank.n_bands:
+            return np.zeros(0, np.float32)
+        if embedding is None:
+            raise BankMismatch(f"channel {window.channel} of machine {window.machine} was not embedded")
         if embedding.bands.shape[0] != bank.n_bands or embedding.bands.size != bank.vectors.shape[1]:
             raise BankMismatch(
                 f"channel {window.channel} of machine {window.machine} gave an embedding of {embedding.bands.shape}, "
                 f"its bank holds {bank.n_bands} bands of {bank.vectors.shape[1] // bank.n_bands}; "
                 "run `fisher-agent banks rebuild`"
             )
-        vector = embedding.bands.reshape(-1)
-        position, distance, parts = self._indices[window.channel].nearest(vector[None])
-        ratio = float(distance[0]) / bank.limit
-        shares = _normalised(np.maximum(parts[0] - bank.share_median, 0))
-        peak = self._peak(window, bank, int(position[0]), shares) if ratio >= 1 else None
-        reading = replace(plain, distance=float(distance[0]), ratio=ratio, bands=tuple(shares.tolist()), peak_band=peak)
-        return _Compared(window.end_ns, reading, max(0.0, ratio - bank.typical / bank.limit), vector)
+        vector: Floats = embedding.bands.reshape(-1)
+        return vector
 
-    def _peak(self, window: Window, bank: ChannelBank, position: int, shares: Doubles) -> Peak | None:
+    def _peak(self, window: Window, bank: ChannelBank, position: int, shares: Doubles | None) -> Peak | None:
         """The third octave that moved most against the nearest enrolled window, in units of its usual spread.
 
-        It is weighted by the share of the model's band that it lies in, so that what is named is what was scored.
+        It is weighted by the share of the model's band that it lies in, so that what is named is what was scored;
+        without shares all count alike.
         """
+        if not len(bank.octave_hz):
+            return None
         levels = third_octave_levels(window.samples, window.rate_hz, centres_hz=bank.octave_hz, floor=bank.octave_floor)
         change = np.nan_to_num(levels - bank.octave_db[position]).astype(np.float64)
-        weight = np.zeros(len(change))
-        for share, (low, high) in zip(shares, self._frontend.band_edges_hz(window.rate_hz), strict=True):
+        weight = np.ones(len(change)) if shares is None else np.zeros(len(change))
+        edges = self._edges(window.channel, window.rate_hz)
+        for share, (low, high) in () if shares is None else zip(shares, edges, strict=True):
             weight[(bank.octave_hz >= low) & (bank.octave_hz < high)] = share
         strength = weight * np.abs(change) / np.maximum(bank.octave_spread_db, SPREAD_FLOOR_DB)
         if not strength.any():
@@ -194,8 +233,12 @@ class Judge:
         named = None
         if score >= 1 and self._diagnosis is not None:
             named = self._diagnosis.name(
-                {channel: c.vector for channel, c in compared.items()},
-                ratios={channel: c.reading.ratio for channel, c in compared.items()},
+                {channel: c.vector for channel, c in compared.items() if len(c.vector)},
+                ratios={
+                    channel: c.reading.distance / self._channels[channel].limit
+                    for channel, c in compared.items()
+                    if len(c.vector)
+                },
             )
         return Verdict(
             machine=moment.machine,
@@ -230,17 +273,17 @@ class Judge:
             flat=now.flat,
             clipped=seen.clipped,
             bands=(),
-            band_edges_hz=self._frontend.band_edges_hz(window.rate_hz),
+            band_edges_hz=self._edges(window.channel, window.rate_hz),
             peak_band=None,
+            mean=float(window.samples.mean(dtype=np.float64)) if config.valued and now.valid else None,
         )
 
     def _in_order(self, readings: Mapping[str, ChannelReading]) -> tuple[ChannelReading, ...]:
         return tuple(readings[c.id] for c in self.machine.channels if c.id in readings)
 
-
-def snapshot_hold_ns(channel: ChannelConfig) -> int:
-    """For how long, in event time, the last snapshot of a channel stays part of the verdicts."""
-    return round(STALE_PERIODS * (channel.period_s or 0) * 1e9)
+    def _edges(self, channel: str, rate_hz: float) -> tuple[tuple[float, float], ...]:
+        """The model's bands; none of a channel that it does not see."""
+        return () if self.machine.channel(channel).slow else self._frontend.band_edges_hz(rate_hz)
 
 
 def _normalised(parts: Doubles) -> Doubles:

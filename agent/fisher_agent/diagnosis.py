@@ -37,7 +37,7 @@ class Diagnosis:
 
     def __init__(self, bank: Bank, indices: Mapping[str, Index]) -> None:
         self._faults = bank.faults
-        self._limits = {c.channel: c.limit for c in bank.channels}
+        self._limits = {c.channel: c.limit for c in bank.channels if c.n_bands}
         self._indices = indices
         self._rows = unit_rows(bank.faults, indices) if bank.faults else {}
 

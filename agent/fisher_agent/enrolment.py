@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fisher_agent.bank import Bank, check
 from fisher_agent.codes import UNKNOWN_FAULT
-from fisher_agent.config import MachineConfig, WindowConfig
+from fisher_agent.config import JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.errors import ConfigError
 from fisher_agent.labelling import add_fault
 from fisher_agent.learning import Setup, normal_bank
@@ -42,6 +42,7 @@ def learn(
     faults: Mapping[str, Recording] | None = None,
     mode: str = "default",
     coreset: float = 1.0,
+    judge_by: JudgeBy = "auto",
     progress: Progress | None = None,
 ) -> tuple[Bank, Report]:
     """Learn normal running. `faults` are recordings of labelled faults, to be learnt anew with its gains.
@@ -52,12 +53,12 @@ def learn(
     """
     setup = Setup(
         machine=machine, window=window, bundle=bundle, frontend=frontend, embedder=embedder, version=version,
-        created_ns=created_ns, coreset=coreset, progress=progress,
+        created_ns=created_ns, coreset=coreset, judge_by=judge_by, progress=progress,
     )  # fmt: skip
     survey = look(recording, machine, window)
     refuse(survey, recording, machine, window, previous=previous)
     rms = {c.id: survey.rms(c.id) for c in machine.channels}
-    gains = {channel: GAIN_RMS / level for channel, level in rms.items()}
+    gains = {c.id: 1.0 if c.valued else GAIN_RMS / rms[c.id] for c in machine.channels}
     bank, report = normal_bank(recording, survey, setup, rms=rms, gains=gains, mode=mode)
     return _with_faults(bank, report, faults or {}, setup=setup, before=previous)
 
@@ -83,7 +84,10 @@ def learn_fault(
     """
     if not FAULT_CLASS.fullmatch(fault) or fault == UNKNOWN_FAULT:
         raise ConfigError(f"fault class {fault!r}: use 1 to 42 of A-Z a-z 0-9 _ -, and not {UNKNOWN_FAULT!r}")
-    check(bank, bundle_digest=bundle.digest, precision=embedder.precision, window=window, machine=machine)
+    check(
+        bank, bundle_digest=bundle.digest, precision=embedder.precision, window=window, machine=machine,
+        judged_by=bank.judged_by,
+    )  # fmt: skip
     setup = Setup(
         machine=machine, window=window, bundle=bundle, frontend=frontend, embedder=embedder, version=version,
         created_ns=created_ns, progress=progress,
@@ -104,6 +108,7 @@ def rebuild(
     created_ns: int,
     faults: Mapping[str, Recording] | None = None,
     coreset: float = 1.0,
+    judge_by: JudgeBy = "auto",
     progress: Progress | None = None,
 ) -> tuple[Bank, Report]:
     """Make a bank again for another bundle, window or precision; its gains and levels stay, for they are the machine's.
@@ -113,10 +118,11 @@ def rebuild(
     check(
         replace(old, length_s=window.length_s, hop_s=window.hop_s),
         bundle_digest=old.bundle_digest, precision=old.precision, window=window, machine=machine,
+        judged_by=old.judged_by,
     )  # fmt: skip
     setup = Setup(
         machine=machine, window=window, bundle=bundle, frontend=frontend, embedder=embedder, version=version,
-        created_ns=created_ns, coreset=coreset, progress=progress,
+        created_ns=created_ns, coreset=coreset, judge_by=judge_by, progress=progress,
     )  # fmt: skip
     rms = {c.channel: c.median_rms for c in old.channels}
     gains = {c.channel: c.gain for c in old.channels}

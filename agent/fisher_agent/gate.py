@@ -4,11 +4,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fisher_agent.config import MachineConfig
-from fisher_agent.indicators import Level
+from fisher_agent.config import ChannelConfig, MachineConfig
+from fisher_agent.indicators import Level, level, value_level
+from fisher_agent.stages import Floats, Moment
 
 TELLING_KINDS = (frozenset({"current", "voltage"}), frozenset({"vibration"}))
 """Electrical quantities tell best: sound and vibration also come from the neighbours. All other kinds come last."""
+
+
+def level_of(channel: ChannelConfig, samples: Floats) -> Level:
+    """What the gate needs of a window (n,): the value of some channels counts, of others what remains without it."""
+    return value_level(samples) if channel.valued else level(samples)
+
+
+def levels_of(machine: MachineConfig, moment: Moment) -> dict[str, Level]:
+    """By channel; one that has just left the configuration is not looked at any more."""
+    known = {c.id: c for c in machine.channels}
+    return {w.channel: level_of(known[w.channel], w.samples) for w in moment.windows if w.channel in known}
 
 
 def is_running(machine: MachineConfig, levels: Mapping[str, Level], *, reference_rms: Mapping[str, float]) -> bool:

@@ -5,8 +5,8 @@ furthest one is not live, so a grid time is held up by at most that much event t
 as standing where the machine began. Windows of a closed grid time are dropped and counted `late`.
 
 Snapshots never hold up a machine that has streams: they join the first grid time that is still open, one per channel,
-and wait for it at most `SILENT_NS`. Where all channels are snapshots, a grid time closes when each has delivered for
-it or for a later one, or when the furthest is the lateness past it.
+and wait for it at most `SILENT_NS`. So do the last samples of sparse channels. Where there are no others, a grid time
+closes when each has delivered for it or for a later one, or when the furthest is the lateness past it.
 
 When the clock of the whole machine steps back, the grid times that were closed are skipped if that takes at most
 `CLOCK_STEP_NS`; otherwise the grid restarts, and only then do Moments go back in time, over times that had verdicts.
@@ -20,6 +20,7 @@ from dataclasses import replace
 from fisher_agent.codes import Status
 from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
 from fisher_agent.grid import Grid
+from fisher_agent.sparse import SparseWindows
 from fisher_agent.stages import Frame, Moment, Window
 from fisher_agent.windows import CLOCK_STEP_NS, NEVER_NS, ChannelCounters, SnapshotWindows, StreamWindows
 
@@ -37,8 +38,9 @@ class Gatherer:
         self._machine = machine.id
         self._grid = Grid(length_ns=round(window.length_s * 1e9), hop_ns=round(window.hop_s * 1e9))
         self._lateness_ns = round(window.lateness_s * 1e9)
+        self._window = window
         self._cutters = {c.id: self._cutter(c) for c in machine.channels}
-        streams = tuple(c.id for c in machine.channels if not c.snapshot)
+        streams = tuple(c.id for c in machine.channels if not window.held(c))
         self._only_snapshots = not streams
         self._deciding = streams or tuple(self._cutters)
         self._heads: dict[str, int] = {}  # of the deciding channels heard of, as far as they count
@@ -101,7 +103,12 @@ class Gatherer:
                 self._add(window)
         return self._close(max(self._waiting, default=NEVER_NS))
 
-    def _cutter(self, channel: ChannelConfig) -> StreamWindows | SnapshotWindows:
+    def _cutter(self, channel: ChannelConfig) -> StreamWindows | SnapshotWindows | SparseWindows:
+        if self._window.sparse(channel):
+            return SparseWindows(
+                machine=self._machine, channel=channel.id, rate_hz=channel.rate_hz,
+                kept=self._window.kept_samples(channel), grid=self._grid,
+            )  # fmt: skip
         if channel.snapshot:
             return SnapshotWindows(
                 machine=self._machine, channel=channel.id, rate_hz=channel.rate_hz,

@@ -26,7 +26,7 @@ CLIPPED_PILE = 5  # the extreme value occurs this many times as often as the nex
 class Level:
     """What the running gate needs of a window. `valid` is False where a sample is NaN or infinite; then `rms` is 0."""
 
-    rms: float  # mean removed
+    rms: float  # mean removed, except where the value itself counts
     flat: bool  # all samples are equal
     valid: bool
 
@@ -55,6 +55,13 @@ def level(samples: Floats) -> Level:
     if samples.max() == samples.min():
         return Level(0.0, flat=True, valid=True)
     return Level(float(samples.std(dtype=np.float64)), flat=False, valid=True)
+
+
+def value_level(samples: Floats) -> Level:
+    """As `level` with the mean left in; a value that stands still is none the worse for it."""
+    if not np.isfinite(samples).all():
+        return Level(0.0, flat=False, valid=False)
+    return Level(float(np.sqrt(np.square(samples, dtype=np.float64).mean())), flat=False, valid=True)
 
 
 def measure(samples: Floats, rate_hz: float, *, kind: str = "other", unit: str = "") -> Indicators:

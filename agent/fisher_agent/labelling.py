@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fisher_agent import calibrate
 from fisher_agent.bank import Bank, FaultWindows
+from fisher_agent.compare import Enrolled, indices
 from fisher_agent.diagnosis import labelled_distances, unit_rows
 from fisher_agent.errors import NotLearnt
 from fisher_agent.learning import Embedded, Octaves, Setup, channel_report, embed
@@ -33,16 +34,24 @@ def add_fault(bank: Bank, recording: Recording, fault: str, *, setup: Setup) -> 
         gains={c.channel: c.gain for c in bank.channels},
         octaves={c.channel: Octaves(c.octave_hz, c.octave_floor) for c in bank.channels},
     )
-    indices = {c.channel: Index(c.vectors, n_bands=c.n_bands, centre=c.centre) for c in bank.channels}
+    enrolled = {c.channel: Enrolled.of(c) for c in bank.channels}
+    known = indices(enrolled)
+    if not known.keys() & embedded.keys():
+        raise NotLearnt(
+            f"fault {fault}: nothing was heard of a channel that the model sees (1 kHz or more); "
+            "faults are told apart by its embeddings"
+        )
     added = np.unique(np.concatenate([e.moment for e in embedded.values()]))
     faults = _joined(bank, fault, added, survey.ends_ns, embedded)
-    faults = replace(faults, reach=_reach(faults, indices, bank))
+    faults = replace(faults, reach=_reach(faults, known, bank))
 
-    distances = {c: indices[c].nearest(e.vectors)[1] for c, e in embedded.items()}
+    apart = {c: enrolled[c].compare(e.vectors, e.features) for c, e in embedded.items()}
     ratios = np.full((len(bank.channels), len(survey.steady)), np.nan)
     for row, channel in zip(ratios, bank.channels, strict=True):
         if channel.channel in embedded:
-            row[embedded[channel.channel].moment] = distances[channel.channel] / channel.limit
+            row[embedded[channel.channel].moment] = apart[channel.channel].ratio(
+                embedding=channel.limit, indicators=channel.feature_limit, by=bank.judged_by
+            )
     scores = np.nanmax(ratios[:, added], axis=0) / bank.limit
     notes = [f"{c.channel} gave nothing" for c in bank.channels if c.channel not in embedded]
     if normal := int((scores < 1).sum()):
@@ -58,7 +67,8 @@ def add_fault(bank: Bank, recording: Recording, fault: str, *, setup: Setup) -> 
         independent=len(calibrate.independent(survey.spans(added))),
         limit=bank.limit,
         channels=tuple(
-            channel_report(machine.channel(c), survey, bank.channel(c), d, kept=len(d)) for c, d in distances.items()
+            channel_report(machine.channel(c), survey, bank.channel(c), d, kept=len(d.position))
+            for c, d in apart.items()
         ),
         too_little=tuple(notes),
     )
@@ -73,14 +83,16 @@ def _joined(
     embedded: Mapping[str, Embedded],
 ) -> FaultWindows:
     """A labelled window for each moment in `added` (positions in `ends_ns`), behind those of the bank; no reach yet."""
+    seen = [c for c in bank.channels if c.n_bands]
     new = FaultWindows(
         labels=(fault,) * len(added),
         end_ns=ends_ns[added],
-        vectors={c.channel: np.zeros((len(added), c.vectors.shape[1]), dtype=np.float32) for c in bank.channels},
-        present={c.channel: np.zeros(len(added), dtype=np.bool_) for c in bank.channels},
+        vectors={c.channel: np.zeros((len(added), c.vectors.shape[1]), dtype=np.float32) for c in seen},
+        present={c.channel: np.zeros(len(added), dtype=np.bool_) for c in seen},
         reach={},
     )
-    for channel, e in embedded.items():
+    for channel in new.vectors.keys() & embedded.keys():
+        e = embedded[channel]
         at = np.searchsorted(added, e.moment)
         new.vectors[channel][at] = e.vectors
         new.present[channel][at] = True
@@ -95,14 +107,14 @@ def _joined(
     )
 
 
-def _reach(faults: FaultWindows, indices: Mapping[str, Index], bank: Bank) -> dict[str, float]:
+def _reach(faults: FaultWindows, known: Mapping[str, Index], bank: Bank) -> dict[str, float]:
     """Class -> how far a window may lie from its nearest one, in channel limits.
 
     As far as the limit rule makes of the distances between its own windows that do not overlap, and at least 1:
     nothing that lies as near as normal windows lie to one another is foreign.
     """
-    rows = unit_rows(faults, indices)
-    limits = {c.channel: c.limit for c in bank.channels}
+    rows = unit_rows(faults, known)
+    limits = {c.channel: c.limit for c in bank.channels if c.n_bands}
     labels = np.asarray(faults.labels)
     length_ns = round(bank.length_s * 1e9)
     reach: dict[str, float] = {}

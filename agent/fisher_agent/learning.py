@@ -1,7 +1,9 @@
 """Windows of steady running become a bank: embedded a batch at a time, then calibrated against one another."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +11,11 @@ from numpy.typing import NDArray
 from fisher_agent import calibrate
 from fisher_agent.bank import Bank, ChannelBank
 from fisher_agent.calibrate import Doubles, Spans
-from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.compare import Distances, Enrolled, views
+from fisher_agent.config import SPARSE_BELOW, ChannelConfig, JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.coreset import coreset
-from fisher_agent.detect import snapshot_hold_ns
 from fisher_agent.errors import NotLearnt
+from fisher_agent.features import Scale, features
 from fisher_agent.indicators import third_octave_levels, third_octaves
 from fisher_agent.learnt import ChannelReport, Report
 from fisher_agent.nearest import Index
@@ -23,10 +26,14 @@ from fisher_agent.waveforms import Recording
 from fisher_models.bundle import Bundle
 from fisher_models.frontend import Frontend
 
+UNSEEN = np.zeros((0, 0), np.float32)  # bands of a channel that the model does not see
 BATCH_WINDOWS = 32  # in memory at a time, and the step of the progress bar
 GOOD_INDEPENDENT = 30  # below it the report says that p-values are coarse and limits wide
 OCTAVE_FLOOR = 1e-8  # of the mean square: 80 dB down there is nothing to explain
+LEAST_RMS = 1e-12  # a slow value may stand at 0
 MAD_TO_SIGMA = 1.4826
+LEAST_DEVIATION = 1.0
+"""Spreads: nothing that lies as near as windows scatter is foreign, however alike an enrolment of one tone was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,7 @@ class Setup:
     version: str
     created_ns: int
     coreset: float = 1.0  # share of a channel's windows that those it keeps stand for
+    judge_by: JudgeBy = "auto"
     progress: Callable[[int, int], None] | None = None
 
 
@@ -52,6 +60,16 @@ class Octaves:
     floor: float  # unit²
 
 
+class _Row(NamedTuple):
+    """What is kept of a window."""
+
+    moment: int
+    span: tuple[int, int]
+    bands: Floats  # (n_bands, d)
+    octave_db: Floats
+    features: Floats
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
     """One channel's usable windows of steady running, embedded."""
@@ -60,7 +78,8 @@ class Embedded:
     spans: Spans  # (n, 2)
     vectors: Floats  # (n, n_bands * d)
     octave_db: Floats  # (n, k)
-    n_bands: int
+    features: Floats  # (n, m)
+    n_bands: int  # 0 where the model does not see the channel; then vectors have no columns
 
     def only(self, kept: NDArray[np.intp]) -> "Embedded":
         """Some of the windows, by position."""
@@ -70,6 +89,7 @@ class Embedded:
             spans=self.spans[kept],
             vectors=self.vectors[kept],
             octave_db=self.octave_db[kept],
+            features=self.features[kept],
         )
 
 
@@ -78,29 +98,41 @@ def embed(
 ) -> dict[str, Embedded]:
     """Cut the recording again and embed what the survey found usable; channels without any are left out."""
     pipeline = Pipeline(frontend=setup.frontend, embedder=setup.embedder)
+    slow = {c.id: c.slow for c in setup.machine.channels}
+    valued = {c.id: c.valued for c in setup.machine.channels}
     total = sum(len(survey.usable(c.id)) for c in setup.machine.channels)
-    rows: dict[str, list[tuple[int, tuple[int, int], Floats, Floats]]] = {c.id: [] for c in setup.machine.channels}
+    rows: dict[str, list[_Row]] = {c.id: [] for c in setup.machine.channels}
     done = 0
     for batch in _batches(recording, survey, setup):
-        embeddings = pipeline.embed([w for _, w in batch], gains=[gains[w.channel] for _, w in batch])
-        for (position, w), embedding in zip(batch, embeddings, strict=True):
+        seen = [w for _, w in batch if not slow[w.channel]]
+        embeddings = iter(pipeline.embed(seen, gains=[gains[w.channel] for w in seen]))
+        for position, w in batch:
+            bands = UNSEEN if slow[w.channel] else next(embeddings).bands
             taken = octaves[w.channel]
             levels = third_octave_levels(w.samples, w.rate_hz, centres_hz=taken.centres_hz, floor=taken.floor)
-            rows[w.channel].append((position, span(w), embedding.bands, levels))
+            found = features(w.samples * np.float32(gains[w.channel]), w.rate_hz, valued=valued[w.channel])
+            rows[w.channel].append(_Row(position, span(w), bands, levels, found))
         done += len(batch)
         if setup.progress is not None:
             setup.progress(done, total)
     return {
         channel: Embedded(
-            moment=np.asarray([position for position, *_ in kept], dtype=np.intp),
-            spans=np.asarray([when for _, when, *_ in kept], dtype=np.int64),
-            vectors=np.stack([bands.reshape(-1) for _, _, bands, _ in kept]).astype(np.float32),
-            octave_db=np.stack([levels for *_, levels in kept]),
-            n_bands=len(kept[0][2]),
+            moment=np.asarray([row.moment for row in kept], dtype=np.intp),
+            spans=np.asarray([row.span for row in kept], dtype=np.int64),
+            vectors=np.stack([row.bands.reshape(-1) for row in kept]).astype(np.float32),
+            octave_db=np.stack([row.octave_db for row in kept]),
+            features=np.stack([row.features for row in kept]),
+            n_bands=len(kept[0].bands),
         )
-        for channel, kept in rows.items()
-        if kept
+        for channel, rows_of in rows.items()
+        if (kept := _of_one_kind(rows_of))
     }
+
+
+def _of_one_kind(rows: list[_Row]) -> list[_Row]:
+    """Those with as many features as most have: of snapshots shorter than the others, some may have fewer."""
+    usual = Counter(len(row.features) for row in rows).most_common(1)
+    return [row for row in rows if len(row.features) == usual[0][0]]
 
 
 def _batches(recording: Recording, survey: Survey, setup: Setup) -> Iterator[list[tuple[int, Window]]]:
@@ -133,19 +165,24 @@ def normal_bank(
     blocks = calibrate.blocks(spans)
     block_spans = calibrate.block_spans(spans, blocks)
 
+    judged_by = views(setup.judge_by, setup.bundle.weights)
     channels: list[ChannelBank] = []
     reports: list[ChannelReport] = []
     ratios: list[Doubles] = []
     for config in machine.channels:
         e, octave = embedded[config.id], octaves[config.id]
         mine = blocks[np.searchsorted(steady, e.moment)]
-        distances, shares = _left_out(e, e, mine, block_spans, where=f"{machine.id}/{config.id}")
+        scale = Scale.of(e.features, valued=config.valued)
+        apart = _left_out(e, e, scale, mine, block_spans, where=f"{machine.id}/{config.id}")
         kept = e
-        if setup.coreset < 1:
-            kept = _fewer(e, mine, block_spans, typical=float(np.median(distances)), coverage=setup.coreset)
+        if setup.coreset < 1 and e.n_bands:
+            kept = _fewer(e, mine, block_spans, typical=float(np.median(apart.embedding)), coverage=setup.coreset)
             # What judges is what must be calibrated: every window, kept or not, beside the kept ones.
-            distances, shares = _left_out(e, kept, mine, block_spans, where=f"{machine.id}/{config.id}")
-        limit = calibrate.limit(distances, n_independent=len(calibrate.independent(e.spans)))
+            apart = _left_out(e, kept, scale, mine, block_spans, where=f"{machine.id}/{config.id}")
+        count = len(calibrate.independent(e.spans))
+        limit = calibrate.limit(apart.embedding, n_independent=count) if e.n_bands else 1.0
+        feature_limit = max(LEAST_DEVIATION, calibrate.limit(apart.indicators, n_independent=count))
+        ratio = apart.ratio(embedding=limit, indicators=feature_limit, by=judged_by)
         channel = ChannelBank(
             channel=config.id,
             rate_hz=config.rate_hz,
@@ -153,26 +190,31 @@ def normal_bank(
             unit=config.unit,
             snapshot=config.snapshot,
             gain=gains[config.id],
-            median_rms=rms[config.id],
+            median_rms=max(rms[config.id], LEAST_RMS),
             n_bands=e.n_bands,
             limit=limit,
-            typical=float(np.median(distances)),
+            typical=float(np.median(apart.embedding)) if e.n_bands else 0.0,
             vectors=kept.vectors,
             end_ns=survey.ends_ns[kept.moment],
-            share_median=np.median(shares, axis=0),
+            share_median=np.median(apart.shares, axis=0),
             octave_hz=octave.centres_hz,
             octave_db=kept.octave_db,
             octave_spread_db=_spread(e.octave_db),
             octave_floor=octave.floor,
+            features=kept.features,
+            feature_centre=scale.centre,
+            feature_spread=scale.spread,
+            feature_limit=feature_limit,
+            typical_ratio=float(np.median(ratio)),
         )
         channels.append(channel)
-        reports.append(channel_report(config, survey, channel, distances, kept=len(kept.vectors)))
-        ratios.append(_by_moment(config, survey, e, distances / limit)[steady])
+        reports.append(channel_report(config, survey, channel, apart, kept=len(kept.vectors)))
+        ratios.append(_by_moment(config, setup.window, survey, e, ratio)[steady])
 
     fused = np.nanmax(ratios, axis=0)  # a steady moment has a usable window, or it would not have run
-    apart = calibrate.independent(spans)
+    lone = calibrate.independent(spans)
     # Never under 1, so that an alarm always has a channel that is beyond its own limit.
-    limit = max(1.0, calibrate.limit(fused, n_independent=len(apart)))
+    limit = max(1.0, calibrate.limit(fused, n_independent=len(lone)))
     bank = Bank(
         machine=machine.id,
         version=setup.version,
@@ -185,7 +227,8 @@ def normal_bank(
         hop_s=setup.window.hop_s,
         channels=tuple(channels),
         limit=limit,
-        calibration=np.sort(fused[apart] / limit),
+        calibration=np.sort(fused[lone] / limit),
+        judged_by=judged_by,
     )
     report = Report(
         machine=machine.id,
@@ -195,18 +238,22 @@ def normal_bank(
         heard_s=recording.duration_s,
         moments=len(steady),
         dropped_moments=len(survey.steady) - len(steady),
-        independent=len(apart),
+        independent=len(lone),
         limit=limit,
         channels=tuple(reports),
-        too_little=tuple(_too_little(len(apart), reports, setup.window)),
+        too_little=tuple(_too_little(len(lone), reports, setup.window)),
     )
     return bank, report
 
 
 def channel_report(
-    config: ChannelConfig, survey: Survey, bank: ChannelBank, distances: Doubles, *, kept: int
+    config: ChannelConfig, survey: Survey, bank: ChannelBank, apart: Distances, *, kept: int
 ) -> ChannelReport:
-    """What was learnt of one channel, given the distances (n,) of its windows and how many of them the bank keeps."""
+    """What was learnt of one channel, given the distances of its windows and how many of them the bank keeps.
+
+    Of a channel that the model does not see they are those of its indicators, in spreads.
+    """
+    distances, limit = (apart.embedding, bank.limit) if bank.n_bands else (apart.indicators, bank.feature_limit)
     return ChannelReport(
         channel=config.id,
         unit=config.unit,
@@ -217,7 +264,8 @@ def channel_report(
         gain=bank.gain,
         median_distance=float(np.median(distances)),
         p95_distance=float(np.quantile(distances, 0.95)),
-        limit=bank.limit,
+        limit=limit,
+        seen=bank.n_bands > 0,
     )
 
 
@@ -225,7 +273,9 @@ def _octaves(survey: Survey, channel: str, *, rms: float) -> Octaves:
     """The third octaves that the channel's shortest window resolves."""
     usable = survey.usable(channel)
     shortest_s = min(w.span[1] - w.span[0] for w in usable) / 1e9
-    return Octaves(third_octaves(usable[0].rate_hz, shortest_s), OCTAVE_FLOOR * rms**2)
+    if shortest_s * usable[0].rate_hz < SPARSE_BELOW:
+        return Octaves(np.zeros(0), OCTAVE_FLOOR)
+    return Octaves(third_octaves(usable[0].rate_hz, shortest_s), OCTAVE_FLOOR * max(rms, LEAST_RMS) ** 2)
 
 
 def _spread(octave_db: Floats) -> Doubles:
@@ -234,18 +284,21 @@ def _spread(octave_db: Floats) -> Doubles:
 
 
 def _left_out(
-    e: Embedded, kept: Embedded, blocks: NDArray[np.intp], block_spans: Spans, *, where: str
-) -> tuple[Doubles, Doubles]:
-    """Distance (n,) and its shares (n, n_bands) of every window to the nearest kept one outside its block."""
-    index = Index(kept.vectors, n_bands=e.n_bands)
-    distances, shares = np.empty(len(e.vectors)), np.empty((len(e.vectors), e.n_bands))
+    e: Embedded, kept: Embedded, scale: Scale, blocks: NDArray[np.intp], block_spans: Spans, *, where: str
+) -> Distances:
+    """How far every window lies from the kept ones outside its block."""
+    enrolled = Enrolled(vectors=kept.vectors, n_bands=e.n_bands, centre=None, features=kept.features, scale=scale)
+    n = len(e.moment)
+    out = Distances(np.empty(n, np.intp), np.empty(n), np.empty((n, e.n_bands)), np.empty(n))
     for block in np.unique(blocks):
         touching = calibrate.touches(kept.spans, block_spans[block])
         if touching.all():
             raise NotLearnt(f"the windows of {where} lie too close together to tell normal variation; enrol for longer")
         mine = blocks == block
-        _, distances[mine], shares[mine] = index.nearest(e.vectors[mine], left_out=touching)
-    return distances, shares
+        found = enrolled.compare(e.vectors[mine], e.features[mine], left_out=touching)
+        for whole, part in zip(out.arrays, found.arrays, strict=True):
+            whole[mine] = part
+    return out
 
 
 def _fewer(e: Embedded, blocks: NDArray[np.intp], block_spans: Spans, *, typical: float, coverage: float) -> Embedded:
@@ -262,12 +315,12 @@ def _fewer(e: Embedded, blocks: NDArray[np.intp], block_spans: Spans, *, typical
     return kept
 
 
-def _by_moment(config: ChannelConfig, survey: Survey, e: Embedded, ratios: Doubles) -> Doubles:
-    """Ratios (n,) of a channel's windows -> (m,) over all moments, NaN where it has none; snapshots hold as in life."""
+def _by_moment(config: ChannelConfig, window: WindowConfig, survey: Survey, e: Embedded, ratios: Doubles) -> Doubles:
+    """Ratios (n,) of a channel's windows -> (m,) over all moments, NaN where it has none; some hold, as in life."""
     out = np.full(len(survey.ends_ns), np.nan)
     out[e.moment] = ratios
-    if config.snapshot:
-        out = calibrate.held(out, survey.ends_ns, stale_ns=snapshot_hold_ns(config))
+    if window.held(config):
+        out = calibrate.held(out, survey.ends_ns, stale_ns=window.hold_ns(config))
     return out
 
 

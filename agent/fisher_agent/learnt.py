@@ -19,6 +19,7 @@ class ChannelReport:
     median_distance: float
     p95_distance: float
     limit: float
+    seen: bool = True  # by the model; else the distances are of indicators, in spreads
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Report:
             yield (
                 f"  {c.channel}: {c.windows} windows{left_out}{kept}, RMS {rms}, "
                 f"distance {c.median_distance:.2g} (median) {c.p95_distance:.2g} (95 %), limit {c.limit:.2g}"
+                + ("" if c.seen else ", of indicators alone")
             )
         for sentence in self.too_little:
             yield f"  note: {sentence}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fisher_agent.alarms import MachineAlarms, Transition
 from fisher_agent.codes import Level, Status
-from fisher_agent.config import ChannelConfig, Config, MachineConfig
+from fisher_agent.config import Config, MachineConfig
 from fisher_agent.gather import Gatherer
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Verdict
 
@@ -21,7 +21,6 @@ FALL_ORDER = (Level.NORMAL, Level.UNKNOWN, Level.ADVISORY, Level.ALARM, Level.SE
 class _Hearing:
     """What is known of a channel's input right now."""
 
-    config: ChannelConfig
     stale_after_s: float
     heard_s: float  # when the last frame came; the start of the agent counts as heard
     stale: bool = False
@@ -29,7 +28,8 @@ class _Hearing:
     clock_offset_ms: float = 0.0
     rate_hz: float = 0.0
     reading: ChannelReading | None = None
-    absent: int = 0  # verdicts in a row that this channel had no part in
+    held: bool = False  # it has a part in verdicts between its windows
+    absent: int = 0  # verdicts in a row that it gave no window to
 
 
 class LiveMachine:
@@ -43,7 +43,13 @@ class LiveMachine:
         self.verdicts = 0
         self._hearing = {
             # A stale alarm that was active when the agent stopped is owed its end.
-            c.id: _Hearing(c, config.stale_after_s(c), mono_s, rate_hz=c.rate_hz, stale=alarms.is_stale(c.id))
+            c.id: _Hearing(
+                config.stale_after_s(c),
+                mono_s,
+                rate_hz=c.rate_hz,
+                stale=alarms.is_stale(c.id),
+                held=config.window.held(c),
+            )
             for c in machine.channels
         }
         self._shown = Level.UNKNOWN
@@ -119,7 +125,7 @@ class LiveMachine:
         stream = self.gatherer.status(channel)
         if stream is not Status.OK:
             return stream
-        if hearing.absent >= ABSENT_VERDICTS and not hearing.config.snapshot:
+        if hearing.absent >= ABSENT_VERDICTS and not hearing.held:
             return Status.GAP  # it is heard, but always too late to be judged: its clock is behind the others'
         if hearing.reading is not None and hearing.reading.flat:
             return Status.FLAT

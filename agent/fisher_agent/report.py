@@ -141,10 +141,14 @@ def verdict_points(
 def _channel_fields(
     reading: ChannelReading, status: Status, inputs: Mapping[str, Scalar]
 ) -> tuple[tuple[str, Scalar], ...]:
-    scored = (("distance", reading.distance), ("contribution", reading.contribution)) if reading.ratio >= 0 else ()
+    scored: tuple[tuple[str, Scalar], ...] = ()
+    if reading.ratio >= 0:
+        compared = (("distance", reading.distance), ("deviation", reading.deviation))
+        scored = (*((n, v) for n, v in compared if v >= 0), ("contribution", reading.contribution))
     velocity = reading.velocity_rms_mm_s
     return (
         *scored,
+        *((("mean", reading.mean),) if reading.mean is not None else ()),
         ("rms", reading.rms),
         ("peak", reading.peak),
         ("crest", reading.crest),

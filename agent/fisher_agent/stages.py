@@ -36,7 +36,7 @@ class Window(Frame):
     """A frame exactly one window long, lying on the grid and spanning no gap; or one whole snapshot.
 
     `end_ns` is the grid time the window belongs to: k x hop + length for a stream; for a snapshot the first grid
-    time not before the snapshot's end.
+    time not before the snapshot's end. The last samples of a sparse channel count as a snapshot too.
     """
 
     end_ns: int = 0
@@ -81,8 +81,8 @@ class ChannelReading:
     """What one channel contributed to a verdict, with the physical indicators of the same window."""
 
     channel: str
-    distance: float  # cosine distance to the nearest enrolled window; -1 where the channel was not scored
-    ratio: float  # distance / channel limit; -1 where the channel was not scored
+    distance: float  # cosine distance to the nearest enrolled window; -1 where the channel was not embedded
+    ratio: float  # the larger of distance and deviation, each over its limit; -1 where the channel was not scored
     contribution: float  # this channel's part of the machine's excess, 0..1, summing to 1 over channels (or all 0)
     rms: float  # in the channel's unit, mean removed
     peak: float
@@ -94,6 +94,8 @@ class ChannelReading:
     bands: tuple[float, ...]  # share of the distance per model band, sums to 1 (or all 0)
     band_edges_hz: tuple[tuple[float, float], ...]
     peak_band: Peak | None
+    deviation: float = -1.0  # of the indicators from the nearest enrolled windows, in spreads; -1: not compared
+    mean: float | None = None  # in the channel's unit, where that says something
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from fisher_agent.bank import Bank
 from fisher_agent.calibrate import Spans
 from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
 from fisher_agent.errors import NotLearnt
-from fisher_agent.gate import is_running
+from fisher_agent.gate import is_running, levels_of
 from fisher_agent.gather import Gatherer
-from fisher_agent.indicators import Level, level
+from fisher_agent.indicators import Level
 from fisher_agent.stages import Moment, Window
 from fisher_agent.waveforms import Recording
 
@@ -84,14 +84,15 @@ def look(
     seen: list[dict[str, Seen]] = []
     for moment in moments(recording, machine, window):
         ends.append(moment.end_ns)
-        seen.append({w.channel: Seen(span(w), w.rate_hz, level(w.samples)) for w in moment.windows})
+        levels = levels_of(machine, moment)
+        seen.append({w.channel: Seen(span(w), w.rate_hz, levels[w.channel]) for w in moment.windows})
     if reference_rms is None:
         heard = {
             c.id: [one[c.id].level.rms for one in seen if c.id in one and one[c.id].usable] for c in machine.channels
         }
         reference_rms = {c: float(np.quantile(rms, FULL_RMS_QUANTILE)) for c, rms in heard.items() if rms}
-    levels = [{c: w.level for c, w in one.items()} for one in seen]
-    running = np.asarray([is_running(machine, one, reference_rms=reference_rms) for one in levels], dtype=np.bool_)
+    found = [{c: w.level for c, w in one.items()} for one in seen]
+    running = np.asarray([is_running(machine, one, reference_rms=reference_rms) for one in found], dtype=np.bool_)
     ends_ns = np.asarray(ends, dtype=np.int64)
     return Survey(ends_ns, tuple(seen), steady(ends_ns, running, length_ns=round(window.length_s * 1e9)))
 
@@ -129,8 +130,10 @@ def refuse(
         usable = survey.usable(channel.id)
         apart = len(calibrate.independent(np.asarray([s.span for s in usable], dtype=np.int64).reshape(-1, 2)))
         if len(usable) < MIN_WINDOWS or apart < MIN_INDEPENDENT:
-            step_s = channel.period_s or window.hop_s
-            needed_s = max(MIN_WINDOWS * step_s, MIN_INDEPENDENT * window.length_s) + window.length_s
+            longest_ns = max((s.span[1] - s.span[0] for s in usable), default=0)
+            long_s = max(window.length_s, longest_ns / 1e9)
+            step_s = max(channel.period_s or window.hop_s, 1 / channel.rate_hz)
+            needed_s = max(MIN_WINDOWS * step_s, MIN_INDEPENDENT * long_s) + long_s
             raise NotLearnt(
                 f"{machine.id}/{channel.id} gave {len(usable)} windows of steady running, {apart} without overlap; at "
                 f"least {MIN_WINDOWS} and {MIN_INDEPENDENT} are needed: enrol for {needed_s:g} s or more"

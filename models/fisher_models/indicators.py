@@ -29,11 +29,11 @@ _FLOOR = 1e-12  # of power, in unit²: keeps digital silence finite; signals are
 _ROUNDING = 1e-12  # of the peak: what is weaker than this above the carrier's limit is no signal
 
 
-def indicators(samples: Floats, rate_hz: float) -> Floats:
+def indicators(samples: Floats, rate_hz: float, *, envelope: bool = True) -> Floats:
     """(n,) in any unit -> (51,): power bands, log10 RMS, kurtosis, crest factor, envelope bands; mean removed.
 
-    Fewer than 64 samples, a slow channel, -> (2,): their mean and their standard deviation. Raises SignalError for
-    what is not finite, not one channel, or empty.
+    Without the `envelope` they are 35, for a fraction of the work. Fewer than 64 samples, a slow channel, -> (2,):
+    their mean and their standard deviation. Raises SignalError for what is not finite, not one channel, or empty.
     """
     if samples.ndim != 1 or not len(samples):
         raise SignalError(f"indicators are of the samples of one channel, not of shape {samples.shape}")
@@ -51,7 +51,10 @@ def indicators(samples: Floats, rate_hz: float) -> Floats:
     shape = [0.5 * math.log10(mean_square + _FLOOR), 0.0, 0.0]
     if mean_square**2 > 0:
         shape[1:] = [float((squares**2).mean()) / mean_square**2, float(np.abs(centred).max()) / rms]
-    return np.concatenate([_power(centred, rate_hz), shape, _envelope(centred, rate_hz)]).astype(np.float32)
+    parts = [_power(centred, rate_hz), np.asarray(shape)]
+    if envelope:
+        parts.append(_envelope(centred, rate_hz))
+    return np.concatenate(parts).astype(np.float32)
 
 
 def _power(centred: Doubles, rate_hz: float) -> Doubles:

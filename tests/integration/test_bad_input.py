@@ -58,9 +58,7 @@ def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def test_run_names_every_mistake_of_the_configuration_and_ends_with_2(tmp_path: Path) -> None:
-    config = small_config(
-        tmp_path, source=NOWHERE, machines=SMALL.replace("8000", "800") + 'colour = "red"\nscale = 0\n'
-    )
+    config = small_config(tmp_path, source=NOWHERE, machines=SMALL.replace("8000", "0") + 'colour = "red"\nscale = 0\n')
     said = refused(call(config, "run"), 2)
     for key in ("rate_hz", "colour", "scale"):
         assert f"machines[0].channels[0].{key}: " in said

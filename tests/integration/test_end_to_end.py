@@ -47,7 +47,7 @@ SCORE = {
     "quality_code": "integer",
     "latency_ms": "float",
 }
-COMPARED = {"distance": "float", "contribution": "float"}
+COMPARED = {"distance": "float", "deviation": "float", "contribution": "float"}
 VELOCITY = {"velocity_rms_mm_s": "float"}
 CHANNEL = {
     "rms": "float",

@@ -4,11 +4,9 @@ The shipped weights are untrained, so no alarm and no AUC is demanded of them. T
 repository: they are looked for in $FISHER_SHARED, or in `shared` beside the checkout. Run with `-s` to see the AUCs.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,10 +24,8 @@ from fisher_agent.sources.replay import blocks
 from fisher_agent.stages import Frame, Verdict
 from fisher_agent.stats import Stats
 from fisher_agent.waveforms import Recording
+from integration.recorded import DATA, T0_NS, auc
 
-SHARED = Path(os.environ.get("FISHER_SHARED") or Path(__file__).parents[3] / "shared")
-DATA = SHARED / "data"
-T0_NS = 1_700_000_000_000_000_000
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not DATA.is_dir(), reason=f"the recordings are not in {DATA}; set FISHER_SHARED"),
@@ -156,12 +152,6 @@ def laid_out(frames: Sequence[Frame], labels: Sequence[str]) -> list[Block]:
     return found
 
 
-def auc(normal: Sequence[float], strange: Sequence[float]) -> float:
-    """The probability that a strange window scores higher than a normal one (Mann and Whitney, 1947)."""
-    a, b = np.asarray(normal)[:, None], np.asarray(strange)[None, :]
-    return float(np.mean(b > a) + np.mean(b == a) / 2)
-
-
 def report(name: str, normal: Sequence[float], strange: Sequence[float]) -> float:
     """Print what was measured; all that must be true of it is that it is a probability."""
     assert normal and strange
@@ -227,6 +217,27 @@ def test_mcsa_misalignment_is_scored_window_by_window(
         [v.score for v, label in judged if label == "aligned"],
         [v.score for v, label in judged if label != "aligned"],
     )
+
+
+def test_a_level_is_seen_and_an_unknown_speed_is_reported_on_motor_current(rig: Callable[..., Rig]) -> None:
+    """A level that rises by half must not be missed; how much an unknown speed alarms is printed, not wished for."""
+    made = rig(channel("current_high_res", 12800, kind="current"), length_s=1.0, hop_s=1.0)
+    aligned = [f for f in load_manifest(DATA / "mcsa_misalignment" / "manifest.csv") if f.label == "aligned"]
+    slow, fast = ([f for f in aligned if speed in f.path.name] for speed in ("425rpm", "750rpm"))
+    made.learn(made.read([f for f in slow if f.split == "train"]))
+
+    def over(files: Sequence[RecordedFile], *, gain: float = 1.0) -> float:
+        frames = [replace(f, samples=f.samples * np.float32(gain)) for f in made.read(files)]
+        scores = [v.score for v, _ in made.judge(frames, laid_out(frames, [f.label for f in files]))]
+        return sum(s >= 1 for s in scores) / len(scores)
+
+    held_out = [f for f in slow if f.split == "test"]
+    found = {"normal": over(held_out), "level x 1.5": over(held_out, gain=1.5), "750 instead of 425 rpm": over(fast)}
+    print(
+        f"\nmcsa_misalignment, {len(slow) - len(held_out)} windows of 1 s enrolled, over the limit:",
+        ", ".join(f"{what} {share:.0%}" for what, share in found.items()),
+    )
+    assert found["level x 1.5"] == 1.0
 
 
 def test_cwru_bearing_is_scored_window_by_window(rig: Callable[..., Rig]) -> None:

@@ -127,10 +127,12 @@ def fits(
     window: WindowConfig = WINDOW,
     config: MachineConfig = PRESS,
     cross: float | None = None,
+    judged_by: str = "both",
 ) -> None:
     check(
-        bank, bundle_digest=digest, precision=precision, window=window, machine=config, cross_precision_distance=cross
-    )
+        bank, bundle_digest=digest, precision=precision, window=window, machine=config, judged_by=judged_by,
+        cross_precision_distance=cross,
+    )  # fmt: skip
 
 
 def test_a_bank_fits_what_made_it_and_lateness_does_not_matter(bank: Bank) -> None:
@@ -145,6 +147,7 @@ def test_a_bank_fits_what_made_it_and_lateness_does_not_matter(bank: Bank) -> No
         ({"window": WindowConfig(length_s=2.0, hop_s=0.5)}, "window"),
         ({"window": WindowConfig(length_s=1.0, hop_s=1.0)}, "window"),
         ({"precision": "int8"}, "precision f32, now int8"),
+        ({"judged_by": "indicators"}, r"scores by both, now by indicators \(model.judge_by\)"),
     ],
 )
 def test_another_model_or_window_asks_for_a_rebuild(bank: Bank, change: dict[str, Any], named: str) -> None:

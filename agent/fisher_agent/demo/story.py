@@ -124,6 +124,8 @@ async def _story(agent: Agent, plant: "Plant", seen: Seen, out: Console) -> dict
     fault_ns = (await plant.heard("fault_t_ns"))["fault_t_ns"]
     false_alarms = [e for e in seen.raised(MILL) if e["ts_raised"] * 1_000_000 < fault_ns]
     false_alarms += [e for e in seen.raised(MOTOR) if _healthy(e, labels)]
+    if right := len([e for e in seen.raised(MOTOR) if not _healthy(e, labels)]):
+        out.print(f"   {MOTOR}: {right} alarm{'s' if right > 1 else ''} meanwhile, over misaligned recordings")
 
     def found() -> list[dict[str, Any]]:
         return [e for e in seen.raised(MILL) if e["ts_raised"] * 1_000_000 >= fault_ns]

@@ -85,7 +85,7 @@ def _judge_all(protocols: Sequence[Protocol], data: Path, arguments: argparse.Na
             if number == len(protocols) or protocols[number].folders != protocol.folders:
                 store.forget()
     text = table(judged, reference)
-    found = json.dumps(document(judged, reference), indent=1, allow_nan=False)
+    found = json.dumps({**document(judged, reference), "encoders": _encoders(contestants)}, indent=1, allow_nan=False)
     print(found if arguments.json else text)
     if arguments.out:
         (arguments.out / "table.txt").write_text(text + "\n", encoding="utf-8")
@@ -103,3 +103,8 @@ def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     found = [contestant(text, encoder) for text in arguments.contestant or CONTESTANTS]
     check_names(found)
     return found
+
+
+def _encoders(contestants: Iterable[Contestant]) -> dict[str, dict[str, str]]:
+    """Of each contestant its encoders' identities: what was judged stays known when a name gets other weights."""
+    return {one.name: {part.encoder.name: part.encoder.identity for part in one.parts} for one in contestants}

@@ -13,7 +13,7 @@ from fisher_models import bundle as bundles
 from fisher_models.errors import ModelError
 from fisher_models.execute import RUNNERS, Runner, torch_function
 from fisher_models.frontend import Floats, Frontend, FrontendSpec
-from fisher_models.indicators import ENVELOPE, indicators
+from fisher_models.indicators import indicators
 
 INDICATORS, NO_ENVELOPE = "indicators", "indicators-no-envelope"
 UNTRAINED = re.compile(r"(?P<preset>[a-z]+-[a-z]+)-untrained(-(?P<seed>\d+))?")
@@ -78,8 +78,7 @@ class IndicatorEncoder:
 
     def embed(self, windows: Floats, rate_hz: float) -> Floats:
         """(m, n) -> (m, 51), (m, 35) without the envelope, or (m, 2) of slow channels."""
-        made = np.stack([indicators(window, rate_hz) for window in windows])
-        return made if self.envelope else made[:, : ENVELOPE.start]
+        return np.stack([indicators(window, rate_hz, envelope=self.envelope) for window in windows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

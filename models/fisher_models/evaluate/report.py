@@ -114,11 +114,15 @@ def table(judged: Sequence[Judged], reference: str) -> str:
 
 def document(judged: Sequence[Judged], reference: str) -> dict[str, Any]:
     """Everything, in types that JSON has; NaN and infinity never occur."""
+    against = {other: means(judged, other) for other in (judged[0].results if judged else ())}
     return {
         "reference": reference,
         "protocols": [_document_of(one, reference) for one in judged],
         "means": {
-            name: {"value": value, "protocols": len(_seen_by_all(judged)), "difference": _plain(apart)}
+            name: {
+                "value": value, "protocols": len(_seen_by_all(judged)), "difference": _plain(apart),
+                "differences": {other: _plain(of[name][1]) for other, of in against.items() if other != name},
+            }
             for name, (value, apart) in means(judged, reference).items()
         },
         "reproduced": [
@@ -140,6 +144,11 @@ def _document_of(one: Judged, reference: str) -> dict[str, Any]:
         results[name] = {**result.metrics, "low": low, "high": high, "episodes": list(result.episodes)}
         if base is not None:
             results[name]["difference"] = _plain(difference(result, base, one.headline))
+        results[name]["differences"] = {
+            other: _plain(difference(result, against, one.headline))
+            for other, against in one.results.items()
+            if against is not None and other != name
+        }
     return {
         "name": one.protocol.name, "task": one.protocol.task, "sets": list(one.protocol.folders),
         "headline": one.headline, "windows": one.windows, "files": one.recordings, "units": one.units,

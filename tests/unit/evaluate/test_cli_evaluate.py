@@ -46,6 +46,10 @@ def test_json_is_one_document_and_files_are_written(manifest: Path, capsys: pyte
     assert one["results"]["indicators"]["auc"] == 1
     assert one["results"]["indicators-no-envelope"]["difference"]["mark"] == ""
     assert found["means"]["indicators"]["protocols"] == 1
+    assert found["means"]["indicators"]["differences"].keys() == {"indicators-no-envelope"}
+    reverse = one["results"]["indicators"]["differences"]["indicators-no-envelope"]
+    assert reverse["value"] == -one["results"]["indicators-no-envelope"]["difference"]["value"]
+    assert found["encoders"]["indicators"] == {"indicators": "indicators-2"}
     assert "pump" in (out / "table.txt").read_text()
     assert (out / "pump.png").read_bytes().startswith(b"\x89PNG")
 
