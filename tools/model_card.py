@@ -1,6 +1,6 @@
 """A bundle's model card: what it is, what it learnt from, what it reaches. Written beside the bundle's manifest.
 
-fisher-models evaluate recorded --data DATA --out results                 every protocol; `results` must exist
+fisher-models evaluate recorded --data DATA --out results                 every protocol
 python tools/model_card.py --bundle fisher-tiny --results results/results.json --run RUN --device "2 CPU cores"
 
 `--run` is the folder of `fisher-models pretrain`; an untrained bundle has none. A run does not record its device, so

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import safetensors
@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fisher_agent.calibrate import Doubles
-from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
+from fisher_agent.config import ChannelConfig, JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile, BankMismatch
 from fisher_agent.stages import Floats
 
 FORMAT = "fisher.bank/1"
-JudgedBy = Literal["both", "indicators", "embedding"]
 CROSS_PRECISION_SHARE = 0.1  # of the smallest limit: less than this much noise does not change what is alarmed
 
 
@@ -103,7 +102,7 @@ class Bank:
     limit: float  # of the largest channel ratio
     calibration: Doubles  # (n,) sorted left-out machine scores of windows that do not overlap
     faults: FaultWindows | None = None
-    judged_by: JudgedBy = "both"  # what decides a channel's ratio; see `compare`
+    judged_by: JudgeBy = "both"  # what decides a channel's ratio; see `compare`
 
     def channel(self, channel_id: str) -> ChannelBank:
         """The channel of that id; KeyError where there is none."""
@@ -259,7 +258,7 @@ class _Manifest(_Strict):
     channels: Annotated[list[_ChannelEntry], Field(min_length=1)]
     fault_labels: tuple[str, ...]
     fault_reach: dict[str, _Positive]
-    judged_by: JudgedBy = "both"
+    judged_by: JudgeBy = "both"
     sha256: str
 
 

@@ -15,7 +15,6 @@ import safetensors.numpy
 
 from fisher_agent.bank import Bank, check
 from fisher_agent.bankfiles import BankFiles
-from fisher_agent.compare import views
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.detect import Judge
 from fisher_agent.enrolment import learn, learn_fault, rebuild
@@ -164,7 +163,7 @@ class BankLibrary:
             precision=self._engine.embedder.precision,
             window=self._config.window,
             machine=machine,
-            judged_by=views(self._config.model.judge_by, self._engine.bundle.weights),
+            judged_by=self._config.model.judge_by,
             cross_precision_distance=self._engine.distances.get(bank.precision),
         )
 

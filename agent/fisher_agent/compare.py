@@ -2,23 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fisher_agent.bank import ChannelBank, JudgedBy
+from fisher_agent.bank import ChannelBank
 from fisher_agent.calibrate import Doubles
+from fisher_agent.config import JudgeBy
 from fisher_agent.features import Neighbours, Positions, Scale
 from fisher_agent.nearest import Index
 from fisher_agent.stages import Floats
-
-
-def views(judge_by: Literal["auto"] | JudgedBy, weights: str) -> JudgedBy:
-    """What decides a score: `auto` is indicators for untrained weights, which measure worse, and both for others."""
-    if judge_by == "auto":
-        return "indicators" if weights == "untrained" else "both"
-    return judge_by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +29,7 @@ class Distances:
         """All of them, a row per window."""
         return self.position, self.embedding, self.shares, self.indicators
 
-    def ratio(self, *, embedding: float, indicators: float, by: JudgedBy) -> Doubles:
+    def ratio(self, *, embedding: float, indicators: float, by: JudgeBy) -> Doubles:
         """(q,): the larger of both distances, each over its limit; or one of them, where only that counts or exists.
 
         The larger and not the mean: what one view cannot see, the other must not be able to hide. A cosine distance is

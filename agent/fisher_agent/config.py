@@ -27,7 +27,7 @@ Verb = Literal[
     "ack", "shelve", "unshelve", "suppress", "unsuppress", "out-of-service", "in-service", "mode", "enroll-start",
     "enroll-stop", "maintenance", "capture",
 ]  # fmt: skip
-JudgeBy = Literal["auto", "both", "indicators", "embedding"]
+JudgeBy = Literal["indicators", "both", "embedding"]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -45,7 +45,7 @@ class ModelConfig(Strict):
     backend: Literal["auto", "tensorrt", "openvino", "torch"] = "auto"
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # cores of a CPU backend; None: all
-    judge_by: JudgeBy = "auto"  # auto: by indicators alone where the weights are untrained, else by both
+    judge_by: JudgeBy = "indicators"  # what measured best; see agent/DECISIONS.md, 45
 
 
 class WindowConfig(Strict):

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fisher_agent.bank import NO_FEATURES, Bank, ChannelBank, JudgedBy
+from fisher_agent.bank import NO_FEATURES, Bank, ChannelBank
 from fisher_agent.calibrate import Doubles, p_value
 from fisher_agent.codes import Quality
 from fisher_agent.compare import Enrolled, indices
-from fisher_agent.config import MachineConfig, WindowConfig
+from fisher_agent.config import JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.diagnosis import Diagnosis
 from fisher_agent.errors import BankMismatch
 from fisher_agent.features import features, long_enough
@@ -134,7 +134,7 @@ class Judge:
         self,
         moment: Moment,
         comparable: Sequence[Window],
-        judged_by: JudgedBy,
+        judged_by: JudgeBy,
         plain: Mapping[str, ChannelReading],
         embeddings: Mapping[str, Embedding],
     ) -> dict[str, _Compared]:
@@ -156,7 +156,7 @@ class Judge:
         return compared
 
     def _beside_bank(
-        self, window: Window, plain: ChannelReading, embedding: Embedding | None, *, by: JudgedBy
+        self, window: Window, plain: ChannelReading, embedding: Embedding | None, *, by: JudgeBy
     ) -> _Compared:
         bank = self._channels[window.channel]
         vector = self._vector(window, bank, embedding)

@@ -42,7 +42,7 @@ def learn(
     faults: Mapping[str, Recording] | None = None,
     mode: str = "default",
     coreset: float = 1.0,
-    judge_by: JudgeBy = "auto",
+    judge_by: JudgeBy = "indicators",
     progress: Progress | None = None,
 ) -> tuple[Bank, Report]:
     """Learn normal running. `faults` are recordings of labelled faults, to be learnt anew with its gains.
@@ -108,7 +108,7 @@ def rebuild(
     created_ns: int,
     faults: Mapping[str, Recording] | None = None,
     coreset: float = 1.0,
-    judge_by: JudgeBy = "auto",
+    judge_by: JudgeBy = "indicators",
     progress: Progress | None = None,
 ) -> tuple[Bank, Report]:
     """Make a bank again for another bundle, window or precision; its gains and levels stay, for they are the machine's.

@@ -16,7 +16,7 @@ Positions = NDArray[np.intp]
 
 FEW = 2  # features of fewer than SHORTEST samples
 NEIGHBOURS = 5
-FARTHEST = 10.0  # spreads: one coordinate alone cannot say more than this
+FARTHEST = 30.0  # spreads: one coordinate alone cannot say more than this; at 10, a new line is lost among 32 bands
 LEAST_SPREAD = 0.05
 """Of logarithms, half a decibel: a band that never moved during the enrolment is not strange for moving by less."""
 LEAST_SHARE = 0.005

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fisher_agent import calibrate
 from fisher_agent.bank import Bank, ChannelBank
 from fisher_agent.calibrate import Doubles, Spans
-from fisher_agent.compare import Distances, Enrolled, views
+from fisher_agent.compare import Distances, Enrolled
 from fisher_agent.config import SPARSE_BELOW, ChannelConfig, JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.coreset import coreset
 from fisher_agent.errors import NotLearnt
@@ -48,7 +48,7 @@ class Setup:
     version: str
     created_ns: int
     coreset: float = 1.0  # share of a channel's windows that those it keeps stand for
-    judge_by: JudgeBy = "auto"
+    judge_by: JudgeBy = "indicators"
     progress: Callable[[int, int], None] | None = None
 
 
@@ -165,7 +165,6 @@ def normal_bank(
     blocks = calibrate.blocks(spans)
     block_spans = calibrate.block_spans(spans, blocks)
 
-    judged_by = views(setup.judge_by, setup.bundle.weights)
     channels: list[ChannelBank] = []
     reports: list[ChannelReport] = []
     ratios: list[Doubles] = []
@@ -181,8 +180,10 @@ def normal_bank(
             apart = _left_out(e, kept, scale, mine, block_spans, where=f"{machine.id}/{config.id}")
         count = len(calibrate.independent(e.spans))
         limit = calibrate.limit(apart.embedding, n_independent=count) if e.n_bands else 1.0
-        feature_limit = max(LEAST_DEVIATION, calibrate.limit(apart.indicators, n_independent=count))
-        ratio = apart.ratio(embedding=limit, indicators=feature_limit, by=judged_by)
+        # Of squares, as a cosine distance is one: the same margin means the same change of amplitude.
+        squared = calibrate.limit(np.square(apart.indicators), n_independent=count)
+        feature_limit = max(LEAST_DEVIATION, squared**0.5)
+        ratio = apart.ratio(embedding=limit, indicators=feature_limit, by=setup.judge_by)
         channel = ChannelBank(
             channel=config.id,
             rate_hz=config.rate_hz,
@@ -228,7 +229,7 @@ def normal_bank(
         channels=tuple(channels),
         limit=limit,
         calibration=np.sort(fused[lone] / limit),
-        judged_by=judged_by,
+        judged_by=setup.judge_by,
     )
     report = Report(
         machine=machine.id,
@@ -266,6 +267,8 @@ def channel_report(
         p95_distance=float(np.quantile(distances, 0.95)),
         limit=limit,
         seen=bank.n_bands > 0,
+        median_deviation=float(np.median(apart.indicators)),
+        deviation_limit=bank.feature_limit,
     )
 
 

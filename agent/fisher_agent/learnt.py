@@ -20,6 +20,8 @@ class ChannelReport:
     p95_distance: float
     limit: float
     seen: bool = True  # by the model; else the distances are of indicators, in spreads
+    median_deviation: float = -1.0  # of indicators, in spreads
+    deviation_limit: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,11 @@ class Report:
             yield (
                 f"  {c.channel}: {c.windows} windows{left_out}{kept}, RMS {rms}, "
                 f"distance {c.median_distance:.2g} (median) {c.p95_distance:.2g} (95 %), limit {c.limit:.2g}"
-                + ("" if c.seen else ", of indicators alone")
+                + (
+                    f"; deviation {c.median_deviation:.3g} (median), limit {c.deviation_limit:.3g}"
+                    if c.seen
+                    else ", of indicators alone"
+                )
             )
         for sentence in self.too_little:
             yield f"  note: {sentence}"

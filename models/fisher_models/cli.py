@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     weights.add_argument("--seed", type=int, metavar="N", help="untrained weights drawn from this seed")
     weights.add_argument("--weights", type=Path, metavar="FILE", help="a safetensors file with the published keys")
     sub.add_argument("--standing", choices=bundles.STANDINGS, help="of --weights, such as trained")
+    sub.add_argument("--origin", metavar="TEXT", help="of --weights: where they are from; default the file's name")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="its last part is the bundle's name")
     sub.add_argument("--calibrate", type=Path, nargs="*", default=[], metavar="FILE", help="recordings, for int8")
     sub.set_defaults(act=_export)
@@ -157,7 +158,7 @@ def _export(arguments: argparse.Namespace) -> int:
             state = load_file(arguments.weights)
         except SafetensorError as error:
             raise RecordingError(f"{arguments.weights} is no safetensors file: {error}") from error
-        weights, origin = arguments.standing, arguments.weights.name
+        weights, origin = arguments.standing, arguments.origin or arguments.weights.name
     calibrate = list(from_files(arguments.calibrate))
     bundle = export(config, state, out=arguments.out, weights=weights, origin=origin, calibrate=calibrate)
     print(f"{bundle.name} {bundle.digest} ({bundle.weights}) -> {bundle.path}")

@@ -1,6 +1,7 @@
 """Runs a bundle offline: bands in, embeddings out, on OpenVINO or torch. The agent has its own backends."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,17 @@ def torch_function(function: Callable[..., object]) -> Runner:
     return _chunked(run)
 
 
+def lower_runner(bundle: Bundle, precision: str) -> Runner:
+    """The bundle's graph of a lower precision, executed as it stands; ModelError where it has none."""
+    if precision not in bundle.lower:
+        raise ModelError(f"{bundle.name} has no {precision} graph; export it again")
+    return openvino_graph(bundle.lower[precision], "embedding")
+
+
 RUNNERS: Mapping[str, Callable[[Bundle], Runner]] = {"openvino": openvino_runner, "torch": torch_runner}
+LOWER: Mapping[str, Callable[[Bundle], Runner]] = {
+    f"openvino-{precision}": partial(lower_runner, precision=precision) for precision in ("f16", "int8")
+}
 
 
 def _chunked(run: Runner) -> Runner:

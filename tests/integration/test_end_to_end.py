@@ -222,7 +222,7 @@ def assert_the_hmi_saw_the_truth(hmi: Hmi, raised: dict[str, Any], *, onset_ns: 
     assert hmi.last(f"{BASE}/status") == b"stopped"
     shown_ms = [json.loads(p)["ts"] for p in hmi.heard[f"{BASE}/{MACHINE}/state"]]
     assert shown_ms == sorted(shown_ms)  # one comes again where the run met the renewal of every minute
-    assert all(s["weights"] == "untrained" for s in (json.loads(p) for p in hmi.heard[f"{BASE}/health"]))
+    assert all(s["weights"] == "trained" for s in (json.loads(p) for p in hmi.heard[f"{BASE}/health"]))
 
 
 def assert_every_point_is_stored_once(db: Database, hmi: Hmi, *, grid_ms: range, enrolled_ms: int) -> dict[int, float]:

@@ -1,6 +1,6 @@
 """Real recordings through the whole path: everything is scored, nothing is spliced, and the AUC is printed as measured.
 
-The shipped weights are untrained, so no alarm and no AUC is demanded of them. The recordings are not part of the
+No alarm and no AUC is demanded of the shipped weights. The recordings are not part of the
 repository: they are looked for in $FISHER_SHARED, or in `shared` beside the checkout. Run with `-s` to see the AUCs.
 """
 
@@ -159,7 +159,7 @@ def report(name: str, normal: Sequence[float], strange: Sequence[float]) -> floa
     over = sum(s >= 1 for s in normal) / len(normal), sum(s >= 1 for s in strange) / len(strange)
     print(
         f"\n{name}: AUC {found:.3f} ({len(normal)} normal windows, {over[0]:.0%} over the limit; "
-        f"{len(strange)} others, {over[1]:.0%} over the limit; untrained weights)"
+        f"{len(strange)} others, {over[1]:.0%} over the limit)"
     )
     assert 0 <= found <= 1
     return found

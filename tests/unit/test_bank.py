@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from fakes import PRESS, SPEC, VIBRATION, WINDOW, FakeEmbedder, bundle, channel, machine, running
 from fisher_agent.bank import Bank, check
-from fisher_agent.config import MachineConfig, WindowConfig
+from fisher_agent.config import JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.enrolment import learn, learn_fault
 from fisher_agent.errors import BadFile, BankMismatch
 from fisher_models.frontend import Frontend
@@ -127,7 +127,7 @@ def fits(
     window: WindowConfig = WINDOW,
     config: MachineConfig = PRESS,
     cross: float | None = None,
-    judged_by: str = "both",
+    judged_by: JudgeBy = "indicators",
 ) -> None:
     check(
         bank, bundle_digest=digest, precision=precision, window=window, machine=config, judged_by=judged_by,
@@ -147,7 +147,7 @@ def test_a_bank_fits_what_made_it_and_lateness_does_not_matter(bank: Bank) -> No
         ({"window": WindowConfig(length_s=2.0, hop_s=0.5)}, "window"),
         ({"window": WindowConfig(length_s=1.0, hop_s=1.0)}, "window"),
         ({"precision": "int8"}, "precision f32, now int8"),
-        ({"judged_by": "indicators"}, r"scores by both, now by indicators \(model.judge_by\)"),
+        ({"judged_by": "both"}, r"scores by indicators, now by both \(model.judge_by\)"),
     ],
 )
 def test_another_model_or_window_asks_for_a_rebuild(bank: Bank, change: dict[str, Any], named: str) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fisher_models.execute import RUNNERS
+from fisher_models.execute import LOWER, RUNNERS
 
 TASKS = ("diagnosis", "anomaly", "run-to-failure", "onset")  # those of `protocol`, which takes a second to load
 CONTESTANTS = ("indicators", "fisher-tiny-untrained", "fisher-tiny", "indicators+fisher-tiny")
@@ -67,7 +67,7 @@ def _common(sub: argparse.ArgumentParser) -> None:
         + ", ".join(CONTESTANTS),
     )  # fmt: skip
     sub.add_argument("--reference", metavar="NAME", help="what others are compared with; default the first")
-    sub.add_argument("--backend", choices=list(RUNNERS), default="openvino", help="of bundles")
+    sub.add_argument("--backend", choices=[*RUNNERS, *LOWER], default="openvino", help="of bundles")
     sub.add_argument(
         "--stretch", action="store_true", help="let models see slow channels, resampled to their least rate"
     )
@@ -91,7 +91,7 @@ def _benchmark(sub: argparse.ArgumentParser, follow: str) -> None:
     sub.add_argument(
         "--encoder", action="append", metavar="E", help=f"repeatable; default {', '.join(CONTESTANTS[:3])}"
     )
-    sub.add_argument("--backend", choices=list(RUNNERS), default="openvino", help="of bundles")
+    sub.add_argument("--backend", choices=[*RUNNERS, *LOWER], default="openvino", help="of bundles")
     sub.add_argument("--rules", choices=["code", "paper"], default="code", help=follow)
     sub.add_argument(
         "--set", action="append", default=[], metavar="RULE=VALUE", help="one rule by itself; a wrong one lists them"

@@ -68,8 +68,11 @@ def _judge_all(protocols: Sequence[Protocol], data: Path, arguments: argparse.Na
     """Judge, print and write; `data` is the sets' folder, or a single set's manifest."""
     if arguments.draws < 1:
         raise ModelError("--draws must be 1 or more")
-    if arguments.out and not arguments.out.is_dir():  # found out now, not after an hour
-        raise RecordingError(f"--out: {arguments.out} is not a folder; make it first")
+    if arguments.out:
+        try:
+            arguments.out.mkdir(parents=True, exist_ok=True)  # found out now, not after an hour
+        except OSError as error:
+            raise RecordingError(f"--out: {arguments.out} cannot be made a folder: {error.strerror}") from error
     contestants = _contestants(arguments)
     reference = arguments.reference or contestants[0].name
     if reference not in {one.name for one in contestants}:

@@ -11,7 +11,7 @@ from scipy.signal import resample_poly
 
 from fisher_models import bundle as bundles
 from fisher_models.errors import ModelError
-from fisher_models.execute import RUNNERS, Runner, torch_function
+from fisher_models.execute import LOWER, RUNNERS, Runner, torch_function
 from fisher_models.frontend import Floats, Frontend, FrontendSpec
 from fisher_models.indicators import indicators
 
@@ -134,7 +134,7 @@ def load_encoder(name: str, *, backend: str = "openvino", stretch: bool = False)
     if match := UNTRAINED.fullmatch(name):
         return _untrained(name, match["preset"], int(match["seed"] or 0), stretch=stretch)
     bundle = bundles.load(name)
-    make: Callable[[bundles.Bundle], Runner] = RUNNERS[backend]
+    make: Callable[[bundles.Bundle], Runner] = {**RUNNERS, **LOWER}[backend]
     return ModelEncoder(
         bundle.name, f"{bundle.digest[:17]}-{backend}{_suffix(stretch)}", bundle.frontend, make(bundle), stretch=stretch
     )

@@ -84,7 +84,7 @@ def test_a_stricter_split_leaves_specimens_out(manifest: Path, capsys: pytest.Ca
         (("--task", "diagnosis", *SPLIT, "--contestant", "foo-bar-untrained"), "no preset"),
         (("--task", "diagnosis", *SPLIT, *TWO, "--reference", "me"), "'me' is not among the contestants"),
         (("--task", "diagnosis", *SPLIT, *TWO, *TWO), "given twice"),
-        (("--task", "diagnosis", *SPLIT, *TWO, "--out", "/nowhere/at/all"), "is not a folder"),
+        (("--task", "diagnosis", *SPLIT, *TWO, "--out", "/dev/null/results"), "cannot be made a folder"),
         (("--task", "diagnosis", *SPLIT, *TWO, "--draws", "0"), "1 or more"),
         (("--task", "anomaly", *SPLIT, *TWO, "--normal", "perfect"), "no windows to learn from"),
     ],

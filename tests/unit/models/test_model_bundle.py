@@ -29,7 +29,7 @@ def _edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_the_shipped_bundle_says_what_it_is() -> None:
     bundle = load("fisher-tiny")
     assert "fisher-tiny" in installed()
-    assert (bundle.name, bundle.family, bundle.embed_dim, bundle.weights) == ("fisher-tiny", "fisher", 192, "untrained")
+    assert (bundle.name, bundle.family, bundle.embed_dim, bundle.weights) == ("fisher-tiny", "fisher", 192, "trained")
     assert bundle.frontend.band_bins == 100
     assert bundle.tolerance["f32"] == 1e-3
     assert bundle.tolerance.keys() == {"f32", "bf16", *LOWER}

@@ -211,6 +211,8 @@ def test_export_writes_a_bundle_from_a_state_dict(tmp_path: Path, capsys: pytest
     assert main([*given, "--standing", "trained", "--out", str(tmp_path / "mine")]) == 0
     bundle = load(tmp_path / "mine")
     assert (bundle.name, bundle.weights, bundle.origin) == ("mine", "trained", "weights.safetensors")
+    assert main([*given, "--standing", "trained", "--origin", "a run", "--out", str(tmp_path / "mine")]) == 0
+    assert load(tmp_path / "mine").origin == "a run"
 
 
 def test_export_writes_a_bundle_of_any_family(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

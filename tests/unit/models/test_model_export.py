@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from fisher_models import export, graph_echo
 from fisher_models.bundle import MANIFEST, load
@@ -47,14 +48,15 @@ def _given(n: int, t: int, config: Config) -> tuple[np.ndarray, np.ndarray]:
     return bands, rng.uniform(0, 1, n).astype(np.float32)
 
 
-def test_the_shipped_bundle_is_what_its_origin_says(tmp_path: Path) -> None:
-    shipped, config = load("fisher-tiny"), PRESETS["fisher-tiny"]
-    assert shipped.origin == "fisher-models export --preset fisher-tiny --seed 0"
+def test_the_shipped_bundle_comes_out_again_from_its_weights(tmp_path: Path) -> None:
+    shipped = load("fisher-tiny")
+    assert shipped.weights == "trained"
+    assert shipped.origin.startswith("fisher-models pretrain --config cpu-small")
     again = export_bundle(
-        config,
-        seeded_state(config, seed=0),
+        PRESETS["fisher-tiny"],
+        load_file(shipped.weights_path),
         out=tmp_path / "fisher-tiny",
-        weights="untrained",
+        weights=shipped.weights,
         origin=shipped.origin,
         calibrate=from_files(sorted(RECORDINGS.glob("mcsa_misalignment/*.flac"))),
     )
