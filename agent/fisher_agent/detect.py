@@ -98,7 +98,6 @@ class Judge:
         return self._fuse(moment, plain, compared, self.bank, note=note)
 
     def _levels(self, moment: Moment) -> dict[str, Level]:
-        """Levels of the machine's channels; one that has just left the configuration is not looked at any more."""
         return levels_of(self.machine, moment)
 
     def _runs(self, levels: Mapping[str, Level]) -> bool:
@@ -163,7 +162,7 @@ class Judge:
         taken = NO_FEATURES
         if bank.features.size:
             valued = self.machine.channel(window.channel).valued
-            taken = features(window.samples * np.float32(bank.gain), window.rate_hz, valued=valued)[None]
+            taken = features(window.samples, window.rate_hz, gain=bank.gain, valued=valued)[None]
         found = self._enrolled[window.channel].compare(vector[None], taken)
         ratio = float(found.ratio(embedding=bank.limit, indicators=bank.feature_limit, by=by)[0])
         shares = _normalised(np.maximum(found.shares[0] - bank.share_median, 0))

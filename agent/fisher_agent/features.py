@@ -21,18 +21,18 @@ LEAST_SPREAD = 0.05
 """Of logarithms, half a decibel: a band that never moved during the enrolment is not strange for moving by less."""
 LEAST_SHARE = 0.005
 """Of the value, where it counts: half a per cent is what a transmitter promises."""
+MAX_VALUE = 1e30  # a garbage sample beyond it would overflow
 QUERY_BYTES = 16 << 20
 
 
-def features(samples: Floats, rate_hz: float, *, valued: bool) -> Floats:
-    """(n,) -> (k,): band powers, level and shape, after the mean where the channel is `valued`.
+def features(samples: Floats, rate_hz: float, *, gain: float, valued: bool) -> Floats:
+    """Finite samples (n,) times `gain` -> (k,): band powers, level and shape, after the mean where they are `valued`.
 
     Of few samples, only their mean and deviation. k depends on the channel and on n.
     """
-    found = indicators(samples, rate_hz, envelope=False)
-    if valued and len(found) > FEW:
-        return np.append(np.float32(samples.mean(dtype=np.float64)), found)
-    return found
+    scaled = np.clip(samples * np.float64(gain), -MAX_VALUE, MAX_VALUE)
+    found = indicators(scaled, rate_hz, envelope=False)
+    return np.append(np.float32(scaled.mean()), found) if valued and len(found) > FEW else found
 
 
 def long_enough(samples: Floats, enrolled: Floats) -> bool:
@@ -58,9 +58,9 @@ class Scale:
             least[: FEW if rows.shape[1] == FEW else 1] = LEAST_SHARE * value
         return cls(centre, np.maximum(wide.std(axis=0), least))
 
-    def apply(self, rows: Floats) -> Floats:
+    def apply(self, rows: Floats) -> Doubles:
         """(n, k) -> (n, k) in spreads from the centre."""
-        return np.clip((rows - self.centre) / self.spread, -FARTHEST, FARTHEST).astype(np.float32)
+        return np.asarray(np.clip((rows - self.centre) / self.spread, -FARTHEST, FARTHEST), np.float64)
 
 
 class Neighbours:
@@ -71,6 +71,7 @@ class Neighbours:
             raise ValueError("nothing was enrolled to compare with")
         self.scale = scale
         self._rows = scale.apply(rows)  # (n, k)
+        self._squares = np.square(self._rows).sum(axis=1)
 
     def nearest(self, rows: Floats, *, left_out: NDArray[np.bool_] | None = None) -> tuple[Positions, Doubles]:
         """Features (q, k) -> position of the nearest (q,), mean distance to the nearest five (q,).
@@ -80,14 +81,14 @@ class Neighbours:
         allowed = np.arange(len(self._rows)) if left_out is None else np.flatnonzero(~left_out)
         if not len(allowed):
             raise ValueError("every enrolled window is left out; nothing remains to compare with")
-        known, asked = self._rows[allowed], self.scale.apply(rows)
+        known, own, asked = self._rows[allowed], self._squares[allowed], self.scale.apply(rows)
         count = min(NEIGHBOURS, len(known))
         position, distance = np.empty(len(asked), np.intp), np.empty(len(asked))
-        step = max(1, QUERY_BYTES // known.nbytes)
+        step = max(1, QUERY_BYTES // own.nbytes)
         for first in range(0, len(asked), step):
-            some = slice(first, first + step)
-            squares = np.square(asked[some, None] - known[None]).sum(axis=2, dtype=np.float64)  # (s, n)
-            near = np.sort(np.partition(squares, count - 1, axis=1)[:, :count], axis=1)
-            position[some] = allowed[squares.argmin(axis=1)]
-            distance[some] = np.sqrt(near).mean(axis=1)
+            some = asked[first : first + step]
+            squares = own - 2 * (some @ known.T) + np.square(some).sum(axis=1)[:, None]  # (s, n)
+            near = np.partition(squares, count - 1, axis=1)[:, :count]
+            position[first : first + step] = allowed[squares.argmin(axis=1)]
+            distance[first : first + step] = np.sqrt(np.maximum(near, 0)).mean(axis=1)
         return position, distance

@@ -110,7 +110,7 @@ def embed(
             bands = UNSEEN if slow[w.channel] else next(embeddings).bands
             taken = octaves[w.channel]
             levels = third_octave_levels(w.samples, w.rate_hz, centres_hz=taken.centres_hz, floor=taken.floor)
-            found = features(w.samples * np.float32(gains[w.channel]), w.rate_hz, valued=valued[w.channel])
+            found = features(w.samples, w.rate_hz, gain=gains[w.channel], valued=valued[w.channel])
             rows[w.channel].append(_Row(position, span(w), bands, levels, found))
         done += len(batch)
         if setup.progress is not None:

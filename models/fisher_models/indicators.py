@@ -29,7 +29,7 @@ _FLOOR = 1e-12  # of power, in unit²: keeps digital silence finite; signals are
 _ROUNDING = 1e-12  # of the peak: what is weaker than this above the carrier's limit is no signal
 
 
-def indicators(samples: Floats, rate_hz: float, *, envelope: bool = True) -> Floats:
+def indicators(samples: NDArray[np.floating], rate_hz: float, *, envelope: bool = True) -> Floats:
     """(n,) in any unit -> (51,): power bands, log10 RMS, kurtosis, crest factor, envelope bands; mean removed.
 
     Without the `envelope` they are 35, for a fraction of the work. Fewer than 64 samples, a slow channel, -> (2,):

@@ -16,18 +16,20 @@ def noise(n: int, *, level: float = 1.0, mean: float = 0.0) -> np.ndarray:
 
 def test_the_mean_counts_where_the_channel_is_valued_and_nowhere_else() -> None:
     x = noise(2000, mean=60.0)
-    assert features(x, 200.0, valued=True)[0] == pytest.approx(60, abs=0.2)
-    assert np.array_equal(features(x, 200.0, valued=True)[1:], features(x, 200.0, valued=False))
-    assert np.allclose(features(x, 200.0, valued=False), features(x - 60, 200.0, valued=False), atol=1e-3)
-    assert features(noise(5, mean=60.0), 1.0, valued=True).shape == (2,)
-    assert features(np.float32([7.0]), 1.0, valued=True).tolist() == [7.0, 0.0]
+    assert features(x, 200.0, gain=1.0, valued=True)[0] == pytest.approx(60, abs=0.2)
+    assert np.array_equal(features(x, 200.0, gain=1.0, valued=True)[1:], features(x, 200.0, gain=1.0, valued=False))
+    assert np.allclose(
+        features(x, 200.0, gain=1.0, valued=False), features(x - 60, 200.0, gain=1.0, valued=False), atol=1e-3
+    )
+    assert features(noise(5, mean=60.0), 1.0, gain=1.0, valued=True).shape == (2,)
+    assert features(np.float32([7.0]), 1.0, gain=1.0, valued=True).tolist() == [7.0, 0.0]
 
 
 def test_twice_the_level_lies_far_from_everything_that_was_enrolled() -> None:
-    rows = np.stack([features(noise(8000), 8000.0, valued=False) for _ in range(40)])
+    rows = np.stack([features(noise(8000), 8000.0, gain=1.0, valued=False) for _ in range(40)])
     known = Neighbours(rows[:30], Scale.of(rows[:30], valued=False))
     usual = known.nearest(rows[30:])[1]
-    louder = known.nearest(features(noise(8000, level=2.0), 8000.0, valued=False)[None])[1]
+    louder = known.nearest(features(noise(8000, level=2.0), 8000.0, gain=1.0, valued=False)[None])[1]
     assert louder[0] > 3 * usual.max()
 
 
@@ -68,3 +70,11 @@ def test_a_window_too_short_for_the_enrolled_features_is_told() -> None:
     assert not long_enough(np.zeros(100, np.float32), enrolled[:, :2])
     assert long_enough(np.zeros(5, np.float32), np.zeros((0, 0), np.float32)), "an old bank has none"
     assert SPARSE_BELOW == SHORTEST
+
+
+@pytest.mark.parametrize("garbage", [3e38, -3e38])
+def test_a_garbage_sample_gives_finite_features(garbage: float) -> None:
+    x = noise(8000)
+    x[100] = garbage
+    for gain, valued in ((1.0, True), (1e11, False)):
+        assert np.isfinite(features(x, 8000.0, gain=gain, valued=valued)).all()
