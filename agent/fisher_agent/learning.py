@@ -34,6 +34,8 @@ LEAST_RMS = 1e-12  # a slow value may stand at 0
 MAD_TO_SIGMA = 1.4826
 LEAST_DEVIATION = 1.0
 """Spreads: nothing that lies as near as windows scatter is foreign, however alike an enrolment of one tone was."""
+LEAST_VALUE_DEVIATION = 3.0
+"""The same of values: temperatures and pressures wander by the hour, and ten minutes of them show little of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +184,7 @@ def normal_bank(
         limit = calibrate.limit(apart.embedding, n_independent=count) if e.n_bands else 1.0
         # Of squares, as a cosine distance is one: the same margin means the same change of amplitude.
         squared = calibrate.limit(np.square(apart.indicators), n_independent=count)
-        feature_limit = max(LEAST_DEVIATION, squared**0.5)
+        feature_limit = max(LEAST_VALUE_DEVIATION if config.valued else LEAST_DEVIATION, squared**0.5)
         ratio = apart.ratio(embedding=limit, indicators=feature_limit, by=setup.judge_by)
         channel = ChannelBank(
             channel=config.id,
