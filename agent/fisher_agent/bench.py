@@ -16,10 +16,12 @@ import numpy as np
 
 from fisher_agent import app
 from fisher_agent.configfile import parse
+from fisher_agent.features import features
 from fisher_agent.gather import Gatherer
+from fisher_agent.indicators import measure as measure_indicators
 from fisher_agent.nearest import Index
 from fisher_agent.service import rss_bytes
-from fisher_agent.stages import Frame
+from fisher_agent.stages import Floats, Frame
 from fisher_agent.wire import decoder_for, encode
 
 RATE_HZ = 25_600.0
@@ -75,8 +77,11 @@ def measure() -> dict[str, Any]:
     cut_us = _cut_us(config.machines[0], noise)
     frontend_us = _median_us(lambda: engine.frontend.bands(noise, RATE_HZ))
     band_us = _median_us(lambda: engine.embedder.embed(many, many_centres), repeats=3) / len(many)
+    indicators_us = _median_us(lambda: _indicate(noise))
     query_us = _median_us(lambda: index.nearest(bank[:1]))
-    per_window_us = frontend_us + band_us * len(bands) + query_us + (decode_us + cut_us) * hop / MESSAGE_S
+    per_window_us = (
+        frontend_us + band_us * len(bands) + indicators_us + query_us + (decode_us + cut_us) * hop / MESSAGE_S
+    )
     return {
         "cores": os.cpu_count(),
         "backend": engine.model.backend,
@@ -90,6 +95,7 @@ def measure() -> dict[str, Any]:
         "frontend_us_per_window": frontend_us,
         "embed_us_per_band": band_us,
         "bands_per_window": len(bands),
+        "indicators_us_per_window": indicators_us,
         "knn_us_per_query": query_us,
         "channels_25k6_sustained": int(SHARE * hop * 1e6 / per_window_us),
         "rss_mb": rss_bytes() / 1e6,
@@ -97,6 +103,12 @@ def measure() -> dict[str, Any]:
         "model_open_s": open_s,
         "start_up_s": _start_up_s(),
     }
+
+
+def _indicate(samples: Floats) -> None:
+    """What the judge takes of a window beside its embedding: features to compare, and readings to show."""
+    features(samples, RATE_HZ, gain=1.0, valued=False)
+    measure_indicators(samples, RATE_HZ, kind="vibration", unit="g")
 
 
 def _median_us(act: Callable[[], object], *, repeats: int = REPEATS) -> float:

@@ -313,6 +313,12 @@ def test_bench_measures_every_stage_and_prints_one_document(tmp_path: Path) -> N
     done = cli(tmp_path / "none.toml", "bench", "--json", timeout_s=100)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    for stage in ("decode_us_per_message", "frontend_us_per_window", "embed_us_per_band", "knn_us_per_query"):
+    for stage in (
+        "decode_us_per_message",
+        "frontend_us_per_window",
+        "embed_us_per_band",
+        "indicators_us_per_window",
+        "knn_us_per_query",
+    ):
         assert document[stage] > 0
     assert document["channels_25k6_sustained"] >= 1 and document["start_up_s"] > 0 and document["rss_mb"] > 10
