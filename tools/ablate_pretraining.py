@@ -39,7 +39,7 @@ class Variant:
     def config(self, steps: int) -> str:
         """The base's TOML with what this variant changes."""
         text = re.sub(r"(?m)^steps = .*$", f"steps = {steps}", BASE.read_text(encoding="utf-8"))
-        text = re.sub(r'(?m)^bundle = .*$', f'bundle = "{self.name}"', text)
+        text = re.sub(r"(?m)^bundle = .*$", f'bundle = "{self.name}"', text)
         text = re.sub(r"(?m)^(look|knn)_every = .*$", rf"\1_every = {steps}", text)
         if self.without:
             text = re.sub(rf"(?m)^{self.without} = .*\n", "", text)
