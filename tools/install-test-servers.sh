@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install the servers that the tests start: a broker and two databases, all Debian and Ubuntu packages.
+# Install the servers that the tests start: a broker, two databases and Node, all Debian and Ubuntu packages; and with
+# npm, into .venv, the Node-RED that the flow of deploy/node-red is tried in.
 set -eu
 
 missing=""
@@ -9,7 +10,23 @@ need "$(command -v mosquitto || echo /nowhere)" mosquitto
 need "$(command -v mosquitto_sub || echo /nowhere)" mosquitto-clients
 need "$(command -v influxd || echo /nowhere)" influxdb
 need "$(command -v victoria-metrics || echo /nowhere)" victoria-metrics
-[ -z "$missing" ] && exit 0
+need "$(command -v node || echo /nowhere)" nodejs
+need "$(command -v npm || echo /nowhere)" npm
+
+node_red=4.1.8
+install_node_red() {
+  at=.venv/node-red
+  [ "$(cat "$at/version" 2>/dev/null)" = "$node_red" ] && return
+  echo "installing node-red $node_red"
+  npm install --prefix "$at" --no-save --no-audit --no-fund --no-update-notifier --loglevel=error "node-red@$node_red" \
+    >/dev/null
+  echo "$node_red" >"$at/version"
+}
+
+if [ -z "$missing" ]; then
+  install_node_red
+  exit 0
+fi
 
 if [ "$(id -u)" = 0 ]; then
   as_root=""
@@ -24,3 +41,4 @@ echo "installing$missing"
 $as_root apt-get update -qq
 # --no-install-recommends: the tests start their own servers on free ports of the loopback.
 DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+install_node_red

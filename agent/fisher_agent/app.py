@@ -16,10 +16,11 @@ from fisher_agent.backends.standby import Standby, open_standby
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.config import Config, SourceConfig
-from fisher_agent.control import obey, serve
+from fisher_agent.control import serve
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.ledger import Model
 from fisher_agent.logs import configure
+from fisher_agent.operators import obey
 from fisher_agent.reload import reload
 from fisher_agent.report import Names
 from fisher_agent.runtime import Agent, Parts

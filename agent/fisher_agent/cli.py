@@ -95,12 +95,25 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--machine", required=True)
     sub = verb("forget", _forget, "delete every bank of a machine")
     sub.add_argument("--machine", required=True)
-    sub = verb("ack", _ack, "acknowledge an alarm")
-    sub.add_argument("--machine", required=True)
-    sub.add_argument("--alarm", default="anomaly")
-    sub.add_argument("--occurrence", type=int, required=True)
-    sub.add_argument("--by", default="")
-    sub.add_argument("--comment", default="")
+    for name, text in (
+        ("ack", "acknowledge one occurrence of an alarm"),
+        ("shelve", "put an alarm aside for some time"),
+        ("unshelve", "take a shelved alarm back before its time"),
+        ("suppress", "keep an alarm from being shown, until it is unsuppressed"),
+        ("unsuppress", "show an alarm again that somebody suppressed"),
+        ("out-of-service", "take an alarm out of service, for maintenance"),
+        ("in-service", "take an alarm into service again"),
+    ):
+        sub = verb(name, _command, text)
+        sub.set_defaults(verb=name)
+        sub.add_argument("--machine", required=True)
+        sub.add_argument("--alarm", default="anomaly", help="as `fisher-agent alarms` names it (default anomaly)")
+        if name == "ack":
+            sub.add_argument("--occurrence", type=int, required=True)
+        if name == "shelve":
+            sub.add_argument("--for", dest="duration", type=_duration, required=True, help="such as 30m or 8h")
+        sub.add_argument("--by", default="", help="who asks for it (default: the user)")
+        sub.add_argument("--comment", default="", help="why")
     sub = verb(
         "build-engine", _build_engine, "build the TensorRT engine of the model for this box's GPU, ahead of time"
     )
@@ -271,17 +284,21 @@ def _forget(arguments: argparse.Namespace) -> None:
     print(operate.forget(_config(arguments), arguments.machine))
 
 
-def _ack(arguments: argparse.Namespace) -> None:
+def _command(arguments: argparse.Namespace) -> None:
     from fisher_agent import operate
 
     print(
-        operate.ack(
+        operate.command(
             _config(arguments),
-            arguments.machine,
-            arguments.alarm,
-            arguments.occurrence,
-            by=arguments.by,
-            comment=arguments.comment,
+            operate.asked(
+                arguments.verb,
+                arguments.machine,
+                arguments.alarm,
+                occurrence=getattr(arguments, "occurrence", None),
+                duration_s=getattr(arguments, "duration", None),
+                by=arguments.by,
+                comment=arguments.comment,
+            ),
         )
     )
 

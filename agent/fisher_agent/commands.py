@@ -16,6 +16,7 @@ MAX_AGE_MS = 60_000
 MAX_BYTES = 4096
 MAX_TEXT = 200
 NEEDS_OCCURRENCE = frozenset({"ack"})
+NEEDS_UNTIL = frozenset({"shelve"})
 
 
 class RefusedCommand(FisherError):
@@ -38,6 +39,7 @@ class Command:
     by: str = ""
     comment: str = ""
     ts_ms: int = 0
+    until_ms: int = 0  # UTC
 
     def result(self, error: str = "", *, now_ms: int) -> dict[str, Scalar]:
         """The payload of `cmd/<verb>/result`."""
@@ -50,6 +52,20 @@ class Command:
             "by": self.by,
             "ts": now_ms,
         }
+
+
+def said(command: Command) -> str:
+    """What was done, for whoever asked."""
+    done = {
+        "ack": f"occurrence {command.occurrence} is acknowledged",
+        "shelve": f"is shelved until {datetime.fromtimestamp(command.until_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "unshelve": "is not shelved",
+        "suppress": "is suppressed",
+        "unsuppress": "is not suppressed by an operator",
+        "out-of-service": "is out of service",
+        "in-service": "is in service",
+    }
+    return f"{command.machine}/{command.alarm} {done[command.verb]}"
 
 
 def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | None:
@@ -73,7 +89,8 @@ def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | 
         occurrence=_occurrence(document["occurrence"], bare) if document.get("occurrence") is not None else -1,
         by=_text(document.get("by"), "by", bare),
         comment=_text(document.get("comment"), "comment", bare),
-        ts_ms=_time_ms(document.get("ts"), bare),
+        ts_ms=_time_ms(document.get("ts"), "ts", bare),
+        until_ms=_time_ms(document.get("until"), "until", bare),
     )
     if command.ts_ms and abs(now_ms - command.ts_ms) > MAX_AGE_MS:
         hint = " (seconds? give milliseconds)" if abs(now_ms - command.ts_ms * 1000) <= MAX_AGE_MS else ""
@@ -81,18 +98,20 @@ def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | 
         raise RefusedCommand(f"its ts is {off_s} s off{hint}; at most 60 s is obeyed", command)
     if verb in NEEDS_OCCURRENCE and command.occurrence < 0:
         raise RefusedCommand(f"{verb} names no occurrence; take it from the alarm object", command)
+    if verb in NEEDS_UNTIL and not command.until_ms:
+        raise RefusedCommand(f"{verb} names no until; give ms UTC or an ISO time, shelving always ends", command)
     return command
 
 
 def _text(value: Any, key: str, command: Command) -> str:
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int) or not _sayable(str(value)):
+    if isinstance(value, bool) or not isinstance(value, str | int) or not sayable(str(value)):
         raise RefusedCommand(f"{key} must be printable text of at most {MAX_TEXT} characters", command)
     return str(value)
 
 
-def _sayable(text: str) -> bool:
+def sayable(text: str) -> bool:
     """Whether it can be published again: JSON may hold half a surrogate pair, which UTF-8 cannot."""
     return len(text) <= MAX_TEXT and (text.isprintable() or not text)
 
@@ -105,16 +124,16 @@ def _occurrence(value: Any, command: Command) -> int:
     return value
 
 
-def _time_ms(value: Any, command: Command) -> int:
+def _time_ms(value: Any, key: str, command: Command) -> int:
     if value in (None, "", 0):
         return 0
     if isinstance(value, str) and not value.isdigit():
         try:
             stamp = datetime.fromisoformat(value)
         except ValueError as error:
-            raise RefusedCommand(f"ts {value!r} is neither milliseconds nor an ISO time", command) from error
+            raise RefusedCommand(f"{key} {value!r} is neither milliseconds nor an ISO time", command) from error
         return int((stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() * 1000)
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RefusedCommand(f"ts {value!r} is neither milliseconds nor an ISO time", command) from error
+        raise RefusedCommand(f"{key} {value!r} is neither milliseconds nor an ISO time", command) from error

@@ -241,11 +241,26 @@ class ChannelConfig(Strict):
 
 
 class AlarmConfig(Strict):
-    """Delays, in windows, and the ratio at which an alarm is severe."""
+    """When an alarm is raised, held, cleared, and called again; delays are in windows."""
 
-    on_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 3
-    off_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 5
-    alarm_ratio: Annotated[float, Field(gt=1, le=100)] = 2.0
+    on_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 3  # so many at or over the limit raise it
+    on_delay_of: Annotated[int, Field(ge=1, le=1000)] | None = None  # out of the latest so many; None: in a row
+    off_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 5  # so many under the deadband clear it
+    deadband: Annotated[float, Field(ge=0, lt=1)] = 0.05  # a score counts as cleared under 1 - deadband
+    alarm_ratio: Annotated[float, Field(gt=1, le=100)] = 2.0  # from this score on it is severe
+    latching: bool = False  # once raised, it stays until somebody acknowledges it
+    realarm_h: Annotated[float, Field(ge=0, le=8760)] = 0.0  # acknowledged and still there: calls again; 0: never
+    max_shelve_h: Annotated[float, Field(gt=0, le=8760)] = 24.0
+    suppress_when_stopped: bool = True  # alarms that nothing can raise while the machine stands say so
+    priority: Annotated[int, Field(ge=1, le=4)] = 2  # of `anomaly`; 1 is the highest
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.on_delay_of is not None and self.on_delay_of < self.on_delay_windows:
+            raise ValueError(
+                f"on_delay_of = {self.on_delay_of} windows cannot hold on_delay_windows = {self.on_delay_windows}"
+            )
+        return self
 
 
 class MachineConfig(Strict):

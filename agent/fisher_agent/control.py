@@ -1,6 +1,6 @@
-"""Operators' requests to the running daemon: over MQTT commands and over the control socket, one handler for both.
+"""The control socket: what the command line asks of the running daemon.
 
-The socket speaks one JSON object per line: a request `{"verb": ..., ...}`; answers `{"progress": [done, total]}`,
+It speaks one JSON object per line: a request `{"verb": ..., ...}`; answers `{"progress": [done, total]}`,
 and last `{"ok": true, "result": ...}` or `{"ok": false, "error": ..., "exit": code}`.
 """
 
@@ -17,22 +17,21 @@ from typing import Any
 
 import structlog
 
+from fisher_agent.alarmobject import alarm_row, listed
 from fisher_agent.banks import list_banks
-from fisher_agent.commands import Command, RefusedCommand, parse
+from fisher_agent.commands import Command, said
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.files import read_many
 from fisher_agent.live import channel_words
-from fisher_agent.report import as_json
+from fisher_agent.operators import ALARM_VERBS, perform
 from fisher_agent.runtime import Agent
-from fisher_agent.sinks.mqtt import PlantLink
-from fisher_agent.stages import Floats, Message, Scalar
+from fisher_agent.stages import Floats
 from fisher_agent.waveforms import Recording
 
 MAX_REQUEST = 1_000_000
 RUN_DIR = Path("/run/fisher-agent")
 SOCKET = "ctl.sock"
-DONE_COMMANDS = 1000  # ids whose repetition is a no-op
 Say = Callable[[int, int], None]
 Request = Mapping[str, Any]
 log = structlog.get_logger()
@@ -48,81 +47,6 @@ def socket_path(config: Config) -> Path:
     service = config.state_dir == Config.model_fields["state_dir"].default
     writable = service and RUN_DIR.is_dir() and os.access(RUN_DIR, os.W_OK)
     return (RUN_DIR if writable else config.state_dir) / SOCKET
-
-
-# -- MQTT -------------------------------------------------------------------------------------------------------------
-
-
-async def obey(agent: Agent, link: PlantLink) -> None:
-    """Handle commands from the broker until the link is lost."""
-    base = agent.names.base
-    verbs = agent.config.mqtt.commands if agent.config.mqtt else ()
-    done: dict[str, dict[str, Scalar]] = {}
-    await link.subscribe(f"{base}/+/cmd/+")
-    async for message in link.messages():
-        machine, _, verb = str(message.topic).removeprefix(f"{base}/").split("/")
-        payload = message.payload if isinstance(message.payload, bytes) else b""
-        if not payload:
-            continue  # the deletion of a retained command, ours or an HMI's
-        if message.retain and not link.version5:
-            log.info("retained_command_ignored", machine=machine, verb=verb)
-        else:
-            now_ms = time.time_ns() // 1_000_000
-            result = await _command(agent, machine, verb, payload, verbs=verbs, done=done, now_ms=now_ms)
-            await link.publish(Message(f"{base}/{machine}/cmd/{verb}/result", as_json(result), qos=1))
-        # HMIs publish retained; without this the command would come again at every reconnect.
-        await link.publish(Message(str(message.topic), b"", qos=1, retain=True))
-
-
-async def _command(
-    agent: Agent,
-    machine: str,
-    verb: str,
-    payload: bytes,
-    *,
-    verbs: tuple[str, ...],
-    done: dict[str, dict[str, Scalar]],
-    now_ms: int,
-) -> dict[str, Scalar]:
-    command = Command(verb, machine)
-    try:
-        command = parse(machine, verb, payload, now_ms=now_ms) or command
-        if machine not in agent.machines:
-            raise RefusedCommand(f"{machine!r} is not a machine of this agent", command)
-        if verb not in verbs:
-            raise RefusedCommand(f"{verb!r} is not allowed; mqtt.commands has: {', '.join(verbs) or 'none'}", command)
-        if verb not in OPERATOR_VERBS:
-            raise RefusedCommand(f"{verb!r} is not supported by this version", command)
-        if command.id and (repeated := done.get(f"{machine}/{verb}/{command.id}")):
-            return repeated
-        error = await OPERATOR_VERBS[verb](agent, command)
-    except RefusedCommand as refused:
-        command, error = refused.command or command, str(refused)
-    result = command.result(error, now_ms=now_ms)
-    log.info("command", **{"machine": machine, "verb": verb, **result})
-    if command.id:
-        done[f"{machine}/{verb}/{command.id}"] = result
-        while len(done) > DONE_COMMANDS:
-            done.pop(next(iter(done)))
-    return result
-
-
-async def _ack(agent: Agent, command: Command) -> str:
-    """Acknowledge one occurrence; returns the error, or "" when it is done (or was done already)."""
-    machine = agent.machines[command.machine]
-    result = machine.alarms.ack(
-        command.alarm, command.occurrence, by=command.by, comment=command.comment, t_ns=time.time_ns()
-    )
-    if result.transitions:
-        await agent.ledger.transitions(machine, result.transitions)
-        agent.announce()
-    return result.error
-
-
-OPERATOR_VERBS: dict[str, Callable[[Agent, Command], Awaitable[str]]] = {"ack": _ack}
-
-
-# -- the socket -----------------------------------------------------------------------------------------------------
 
 
 async def serve(agent: Agent) -> None:
@@ -209,27 +133,23 @@ async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
 
 
 async def _alarms(agent: Agent, _request: Request, _say: Say) -> list[dict[str, Any]]:
-    return [
-        {"machine": a.machine, "alarm": a.alarm, "state": a.state.name, "occurrence": a.occurrence, "text": a.text}
-        for m in agent.machines.values()
-        for a in m.alarms.alarms
-        if a.occurrence
-    ]
+    return [alarm_row(a) for m in agent.machines.values() for a in m.alarms.alarms if listed(a)]
 
 
-async def _socket_ack(agent: Agent, request: Request, _say: Say) -> str:
+async def _command(agent: Agent, request: Request, _say: Say) -> str:
     machine = agent.config.machine(str(request["machine"]))
     command = Command(
-        "ack",
+        str(request["verb"]),
         machine.id,
         alarm=str(request.get("alarm", "anomaly")),
-        occurrence=int(request["occurrence"]),
+        occurrence=int(request.get("occurrence", -1)),
         by=str(request.get("by", "")),
         comment=str(request.get("comment", "")),
+        until_ms=int(request.get("until_ms", 0)),
     )
-    if error := await _ack(agent, command):
+    if error := await perform(agent, command, via="socket"):
         raise ConfigError(error)
-    return f"{machine.id}/{command.alarm} occurrence {command.occurrence} is acknowledged"
+    return said(command)
 
 
 async def _enroll(agent: Agent, request: Request, say: Say) -> dict[str, Any]:
@@ -333,7 +253,7 @@ async def _forget(agent: Agent, request: Request, _say: Say) -> str:
 SOCKET_VERBS: dict[str, Callable[[Agent, Request, Say], Awaitable[Any]]] = {
     "status": _status,
     "alarms": _alarms,
-    "ack": _socket_ack,
+    **dict.fromkeys(ALARM_VERBS, _command),
     "enroll": _enroll,
     "banks": _banks,
     "rebuild": _rebuild,

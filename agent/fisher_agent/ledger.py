@@ -4,20 +4,24 @@ The order is the promise: a transition and its outbox rows are one transaction, 
 the disk takes nothing (full, read-only), entries wait in memory, bounded and counted, and alarms are shown anyway.
 """
 
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
 
-from fisher_agent.alarms import Alarm, Transition, alarm_object
+from fisher_agent.alarmobject import alarm_object
 from fisher_agent.board import Board
 from fisher_agent.codes import UNKNOWN_FAULT, UNKNOWN_FAULT_CODE, Level
 from fisher_agent.errors import Unavailable
+from fisher_agent.lifecycle import RAISES, Alarm, Transition
 from fisher_agent.live import LiveMachine
+from fisher_agent.performance import DAY_MS, Performance
 from fisher_agent.report import (
+    MS,
     Names,
     alarm_messages,
     alarm_point,
@@ -28,7 +32,7 @@ from fisher_agent.report import (
 )
 from fisher_agent.stages import Message, Point, Verdict
 from fisher_agent.stats import Stats
-from fisher_agent.store import Score, Store
+from fisher_agent.store import Audit, Score, Store
 
 MAX_UNSAVED = 20_000  # entries that wait for a disk; beyond it the oldest are dropped, and their points counted
 MAX_UNSAVED_POINTS = 50_000  # in those entries together, about 30 MB
@@ -57,6 +61,7 @@ class Ledger:
     ) -> None:
         self.names = names
         self.problem = ""  # why the disk takes nothing; "" while it does
+        self.performance = Performance()
         self._store = store
         self._in_store = in_store
         self._board = board
@@ -71,6 +76,16 @@ class Ledger:
     def judged_by(self, model: Model) -> None:
         """From now on another backend or precision stands in what is written."""
         self._model = model
+
+    async def remember(self) -> None:
+        """Take up what was annunciated before this start."""
+        earlier = await self._in_store(self._store.raised_since, time.time_ns() // MS - 30 * DAY_MS)
+        self.performance = Performance(earlier)
+
+    def show_performance(self, machines: Iterable[LiveMachine], now_ms: int) -> None:
+        """Show the measures of the alarm system."""
+        alarms = [a for m in machines for a in m.alarms.alarms]
+        self._board.show(f"{self.names.base}/alarms/kpi", as_json(self.performance.kpi(alarms, now_ms)), qos=0)
 
     async def load(self, machine: str) -> None:
         """Read the table of fault codes and show it."""
@@ -123,8 +138,10 @@ class Ledger:
         for channel, status in live.statuses.items():
             self._board.show(self.names.machine(machine, "channel", channel, "status"), str(status))
 
-    async def transitions(self, live: LiveMachine, transitions: Sequence[Transition]) -> None:
-        """Alarms that changed: state, journal and outbox in one transaction, then the board."""
+    async def transitions(
+        self, live: LiveMachine, transitions: Sequence[Transition], *, audit: Audit | None = None
+    ) -> None:
+        """Alarms that changed: state, journal, record and outbox in one transaction, then the board."""
         points, self._points = self._points, []
         messages: list[Message] = []
         said: list[dict[str, Any]] = []
@@ -133,9 +150,17 @@ class Ledger:
             points.append(alarm_point(self.names, alarm))
             messages += alarm_messages(self.names, alarm)
             said.append({key: alarm[key] for key in ("machine", "alarm", "state", "occurrence", "text")})
+            if transition.event in RAISES and transition.alarm.waiting:
+                self.performance.raised(transition.alarm)
         alarms = [t.alarm for t in transitions]
         job = partial(
-            self._store.commit_alarms, live.config.id, alarms, live.alarms.occurrence, points=points, messages=messages
+            self._store.commit_alarms,
+            live.config.id,
+            alarms,
+            live.alarms.occurrence,
+            points=points,
+            messages=messages,
+            audit=audit,
         )
         saved = await self._save(job, len(points))
         for facts in said:

@@ -6,10 +6,11 @@ Pure but for the times it is given: `mono_s` is the monotonic clock (staleness, 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fisher_agent.alarms import MachineAlarms, Transition
+from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Level, Status
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.gather import Gatherer
+from fisher_agent.lifecycle import Transition
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Verdict
 
 LEVEL_HOLD_S = 5.0  # HMIs sample about once in 3 s: a level that was shown for less may never be seen
@@ -89,9 +90,9 @@ class LiveMachine:
         """Event time up to which the machine was judged; 0 before the first verdict."""
         return self.verdict.t_ns if self.verdict else 0
 
-    def tick(self, *, mono_s: float, utc_ns: int) -> list[Transition]:
-        """Look at the clock: channels that fell silent become stale, those heard again become fresh."""
-        transitions: list[Transition] = []
+    def tick(self, *, mono_s: float, utc_ns: int, flood: bool = False) -> list[Transition]:
+        """Look at the clock: who fell silent, who is heard again, what time and a flood of alarms do to alarms."""
+        transitions: list[Transition] = self.alarms.tick(utc_ns)
         for channel, hearing in self._hearing.items():
             silent = mono_s - hearing.heard_s > hearing.stale_after_s
             stale = silent or (hearing.stale and not hearing.spoke)
@@ -99,7 +100,7 @@ class LiveMachine:
                 hearing.stale = stale
                 act = self.alarms.stale if stale else self.alarms.fresh
                 transitions += act(channel, utc_ns)
-        return transitions
+        return transitions + self.alarms.flood(flood, utc_ns)
 
     def flush_if_silent(self) -> list[Moment]:
         """When every channel is silent, no frame will ever close the last grid times: they are judged as they are."""

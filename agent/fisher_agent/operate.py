@@ -1,26 +1,32 @@
 """What the operator's commands do: through the daemon where one runs, in this process where none does."""
 
 import asyncio
+import getpass
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fisher_agent import app, client
-from fisher_agent.alarms import Alarm, MachineAlarms, alarm_object
+from fisher_agent.alarmobject import alarm_object, alarm_row, listed
+from fisher_agent.alarms import MachineAlarms
 from fisher_agent.banks import BankLibrary, list_banks
+from fisher_agent.commands import MAX_TEXT, Command, said, sayable
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.control import record_files
 from fisher_agent.errors import ConfigError, NotLearnt, Unavailable
 from fisher_agent.files import parse_channels, read_many
 from fisher_agent.gather import Gatherer
-from fisher_agent.report import Names, alarm_messages, alarm_point
+from fisher_agent.report import MS, Names, alarm_messages, alarm_point
 from fisher_agent.sources import open_source
 from fisher_agent.sources.replay import blocks
 from fisher_agent.stages import Verdict
 from fisher_agent.stats import Stats
-from fisher_agent.store import Store
+from fisher_agent.store import Audit, Store
 from fisher_agent.waveforms import Recording
 
 Progress = Callable[[int, int], None]
@@ -225,45 +231,91 @@ def alarms(config: Config) -> list[dict[str, Any]]:
         return answer
     with _store(config) as store:
         found = [a for m in config.machines for a in store.load_alarms(m.id)[0]]
-    return [
-        {"machine": a.machine, "alarm": a.alarm, "state": a.state.name, "occurrence": a.occurrence, "text": a.text}
-        for a in found
-        if a.occurrence
-    ]
+    return [alarm_row(a) for a in found if listed(a)]
 
 
 def alarm_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """One line per alarm."""
-    lines = [f"{r['machine']}/{r['alarm']}  {r['state']}  occurrence {r['occurrence']}  {r['text']}" for r in rows]
-    return lines or ["no alarm was ever raised"]
+    """One line per alarm, what needs somebody first."""
+    order = {"UNACK": 0, "LATCHED": 1, "RTNUN": 2, "ACKED": 3}
+    ranked = sorted(rows, key=lambda r: (order.get(r["state"], 4), r["priority"]))
+    return [_alarm_line(r) for r in ranked] or ["no alarm was ever raised"]
 
 
-def ack(config: Config, machine_id: str, alarm: str, occurrence: int, *, by: str, comment: str) -> str:
-    """Acknowledge one occurrence."""
+def _alarm_line(row: dict[str, Any]) -> str:
+    put_aside = f", until {_clock(row['shelved_until'])}" if row["shelved_until"] else ""
+    put_aside += f", by {row['suppressed_by']}" if row["suppressed_by"] else ""
+    raised = f", raised {_clock(row['ts_raised'])}" if row["ts_raised"] else ""
+    named = f"{row['machine']}/{row['alarm']}  {row['state']}{put_aside}"
+    return f"{named}  occurrence {row['occurrence']}{raised}, priority {row['priority']}  {row['text']}"
+
+
+def _clock(t_ms: int) -> str:
+    return f"{datetime.fromtimestamp(t_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        return f"uid {os.getuid()}"
+
+
+def asked(
+    verb: str,
+    machine: str,
+    alarm: str,
+    *,
+    occurrence: int | None = None,
+    duration_s: float | None = None,
+    by: str = "",
+    comment: str = "",
+) -> Command:
+    """A command from the command line; ConfigError for text that could not be published again."""
+    until_ms = time.time_ns() // MS + round(duration_s * 1000) if duration_s else 0
+    for name, text in (("--by", by), ("--comment", comment)):
+        if not sayable(text):
+            raise ConfigError(f"{name} must be printable text of at most {MAX_TEXT} characters")
+    return Command(
+        verb,
+        machine,
+        alarm=alarm,
+        occurrence=-1 if occurrence is None else occurrence,
+        by=by or _user(),
+        comment=comment,
+        until_ms=until_ms,
+    )
+
+
+def command(config: Config, asked: Command) -> str:
+    """Acknowledge, shelve, suppress, take out of service: one alarm, through the daemon or in this process."""
+    machine = config.machine(asked.machine)
     if client.daemon_answers(config):
-        answer: str = client.ask(
-            config, "ack", machine=machine_id, alarm=alarm, occurrence=occurrence, by=by, comment=comment
-        )
+        arguments = {f.name: getattr(asked, f.name) for f in fields(asked) if f.name not in ("verb", "id", "ts_ms")}
+        answer: str = client.ask(config, asked.verb, **arguments)
         return answer
-    machine = config.machine(machine_id)
     names = Names.of(config)
     with _store(config) as store:
-        kept, last = store.load_alarms(machine_id)
-        lifecycle = MachineAlarms(machine_id, [c.id for c in machine.channels], machine.alarm, kept, last)
-        result = lifecycle.ack(alarm, occurrence, by=by, comment=comment, t_ns=time.time_ns())
-        if result.error:
-            raise ConfigError(result.error)
-        changed: list[Alarm] = [t.alarm for t in result.transitions]
+        kept, last = store.load_alarms(machine.id)
+        lifecycle = MachineAlarms(machine.id, [c.id for c in machine.channels], machine.alarm, kept, last)
+        result = lifecycle.command(asked, time.time_ns())
+        record = Audit(
+            t_ms=time.time_ns() // MS, machine=machine.id, verb=asked.verb, alarm=asked.alarm,
+            occurrence=asked.occurrence, command_id="", by=asked.by, comment=asked.comment, until_ms=asked.until_ms,
+            via="offline", error=result.error,
+        )  # fmt: skip
+        changed = [t.alarm for t in result.transitions]
         objects = [alarm_object(a, site=names.site, edge=names.edge, backend="", bank="", model="") for a in changed]
-        if changed:
-            store.commit_alarms(
-                machine_id,
-                changed,
-                lifecycle.occurrence,
-                points=[alarm_point(names, o) for o in objects],
-                messages=[message for o in objects for message in alarm_messages(names, o)],
-            )
-    return f"{machine_id}/{alarm} occurrence {occurrence} is acknowledged"
+        store.commit_alarms(
+            machine.id,
+            changed,
+            lifecycle.occurrence,
+            points=[alarm_point(names, o) for o in objects],
+            messages=[message for o in objects for message in alarm_messages(names, o)],
+            audit=record,
+        )
+    if result.error:
+        raise ConfigError(result.error)
+    return said(asked)
 
 
 def banks(config: Config, machine_id: str | None) -> list[dict[str, Any]]:

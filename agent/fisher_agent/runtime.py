@@ -30,7 +30,7 @@ from fisher_agent.links import Links
 from fisher_agent.live import LiveMachine
 from fisher_agent.outbox import Backlog
 from fisher_agent.pace import Pace
-from fisher_agent.report import Names, as_json
+from fisher_agent.report import MS, Names, as_json
 from fisher_agent.service import Systemd
 from fisher_agent.serving import Serving, say
 from fisher_agent.sinks.influx import InfluxSink
@@ -167,6 +167,7 @@ class Agent:
         model, self.pipeline = self.engine.model, self.engine.pipeline(self.stats)
         self.ledger = Ledger(self.names, self.store, self.in_store, board=self.board, model=model, stats=self.stats)
         say(model)
+        await self.ledger.remember()
         for machine in self.config.machines:
             await self.add_machine(machine)
         self._serving.start(partial(asyncio.get_running_loop().call_soon_threadsafe, self._work.set))
@@ -355,10 +356,11 @@ class Agent:
                 for machine in self.machines.values():
                     machine.resume(mono_s=now_s)
             last_s = now_s
+            flood = self.ledger.performance.flood(utc_ns // MS)
             for machine in list(self.machines.values()):
                 if not self._watched(machine):
                     continue  # a reload took it out of the configuration meanwhile
-                if transitions := machine.tick(mono_s=now_s, utc_ns=utc_ns):
+                if transitions := machine.tick(mono_s=now_s, utc_ns=utc_ns, flood=flood):
                     await self.ledger.transitions(machine, transitions)
                 if not self._watched(machine):
                     continue
@@ -388,6 +390,7 @@ class Agent:
     async def _report(self, utc_ns: int) -> None:
         with contextlib.suppress(Unavailable):  # writing meets the same disk, and says so
             self.account.outbox_bytes = await self.in_store(lambda: self.store.outbox_bytes)
+        self.ledger.show_performance(self.machines.values(), utc_ns // MS)
         health = self.health()
         self.board.show(f"{self.names.base}/health", as_json(health), qos=0)
         fields = tuple((key, health[key]) for key in POINT_KEYS)

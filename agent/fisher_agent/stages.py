@@ -116,6 +116,7 @@ class Verdict:
     faults: Mapping[str, float] = field(default_factory=dict)  # class -> share of the vote
     bank: str = ""  # version of the bank
     note: str = ""  # why it was not scored, for the log and `score`
+    unknown_mode: bool = False  # the machine runs as it was never enrolled
 
     @property
     def scored(self) -> bool:

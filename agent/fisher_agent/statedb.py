@@ -72,6 +72,12 @@ MIGRATIONS = (
                         quality_code INTEGER NOT NULL);
     CREATE INDEX score_time ON score (machine, t_ns);
     """,
+    """
+    CREATE TABLE audit (id INTEGER PRIMARY KEY, t_ms INTEGER NOT NULL, machine TEXT NOT NULL, verb TEXT NOT NULL,
+                        alarm TEXT NOT NULL, occurrence INTEGER NOT NULL, command_id TEXT NOT NULL, by TEXT NOT NULL,
+                        comment TEXT NOT NULL, until_ms INTEGER NOT NULL, via TEXT NOT NULL, error TEXT NOT NULL);
+    CREATE INDEX audit_command ON audit (machine, verb, command_id);
+    """,
 )
 """Script i brings a database of user_version i to i + 1."""
 

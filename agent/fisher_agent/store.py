@@ -10,19 +10,20 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, overload
 
 from fisher_agent import statedb
-from fisher_agent.alarms import Alarm
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.codes import FIRST_FAULT_CODE, UNKNOWN_FAULT, UNKNOWN_FAULT_CODE
 from fisher_agent.errors import BadFile, Unavailable
+from fisher_agent.lifecycle import Alarm
 from fisher_agent.outbox import KEPT, PERISHABLE, Counters, Outbox, Queue
 from fisher_agent.stages import Message, Point
 
 MAX_JOURNAL = 100_000
+MAX_AUDIT = 100_000
 MAX_SCORES = 2_000_000  # over all machines, about 150 MB
 SCORES_KEPT_NS = 30 * 86_400 * 10**9
 PRUNE_EVERY = 1000
@@ -39,6 +40,23 @@ class Score:
     level: int
     fault_code: int
     quality_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """One row of the record of commands: who asked for what, when, why, by which way; `error` "" where it was done."""
+
+    t_ms: int
+    machine: str
+    verb: str
+    alarm: str
+    occurrence: int  # -1: none was named
+    command_id: str
+    by: str
+    comment: str
+    until_ms: int
+    via: str  # mqtt | socket | page | offline
+    error: str = ""
 
 
 class Store:
@@ -123,8 +141,9 @@ class Store:
         *,
         points: Sequence[Point] = (),
         messages: Sequence[Message] = (),
+        audit: Audit | None = None,
     ) -> None:
-        """One durable transaction: the new states, their journal rows, and everything that announces them.
+        """One durable transaction: the new states, their journal rows, who asked for it, and all that announces them.
 
         `alarms` are in the order in which they happened; one that comes twice (two transitions) is stored as the
         last, and each new `seq` is a row of the journal.
@@ -142,7 +161,32 @@ class Store:
                 [row for row in rows if row[2] > 0],
             )
             db.execute("DELETE FROM journal WHERE id <= (SELECT max(id) FROM journal) - ?", (MAX_JOURNAL,))
+            if audit:
+                _record(db, audit)
             self._outbox.add(db, points, messages, rank=KEPT)
+
+    def save_alarm(self, alarm: Alarm) -> None:
+        """Store an alarm that did not move, such as one whose capture was written."""
+        with self._writing(self._alarms) as db:
+            row = (alarm.machine, alarm.alarm, alarm.to_json())
+            db.execute("INSERT OR REPLACE INTO alarm VALUES (?, ?, ?)", row)
+
+    def add_audit(self, audit: Audit) -> None:
+        """Record a command that moved nothing."""
+        with self._writing(self._alarms) as db:
+            _record(db, audit)
+
+    def answered(self, machine: str, verb: str, command_id: str) -> str | None:
+        """What a command with this id was answered before: its error, "" where it was done; None: it is new."""
+        select = "SELECT error FROM audit WHERE machine = ? AND verb = ? AND command_id = ? ORDER BY id DESC LIMIT 1"
+        found = self._rows(select, machine, verb, command_id)
+        return str(found[0][0]) if found else None
+
+    def audit(self, machine: str, limit: int = 100) -> list[Audit]:
+        """The latest commands to a machine, newest first."""
+        columns = ", ".join(f.name for f in fields(Audit))
+        select = f"SELECT {columns} FROM audit WHERE machine = ? ORDER BY id DESC LIMIT ?"  # noqa: S608 (own columns)
+        return [Audit(*row) for row in self._rows(select, machine, limit)]
 
     @overload
     def peek(self, queue: Literal["influx"], limit: int) -> list[tuple[int, str]]: ...
@@ -198,6 +242,13 @@ class Store:
         """The latest transitions of a machine, newest first: each is the alarm as it was after it."""
         select = "SELECT body FROM journal WHERE machine = ? ORDER BY id DESC LIMIT ?"
         return [Alarm.from_json(body) for (body,) in self._rows(select, machine, limit)]
+
+    def raised_since(self, t_ms: int, limit: int = 20_000) -> list[Alarm]:
+        """Every alarm as it was annunciated since then, over all machines, oldest first."""
+        select = "SELECT body FROM journal ORDER BY id DESC LIMIT ?"
+        alarms = (Alarm.from_json(body) for (body,) in self._rows(select, limit))
+        kept = [a for a in alarms if a.waiting and a.ts == a.ts_raised and a.ts >= t_ms]
+        return kept[::-1]
 
     def fault_code(self, machine: str, fault: str | None) -> int:
         """The code of a fault class of a machine, given at its first use and never reused; 0 for no fault."""
@@ -285,3 +336,10 @@ class Store:
             if statedb.is_damage(error, self.state_dir):
                 raise BadFile(f"{path} is damaged: {error}; start the agent again, it sets the file aside") from error
             raise Unavailable(f"{path}: {error}; free space on its disk and check that it is writable") from error
+
+
+def _record(db: sqlite3.Connection, audit: Audit) -> None:
+    columns = ", ".join(f.name for f in fields(Audit))
+    marks = ", ".join("?" for _ in fields(Audit))
+    db.execute(f"INSERT INTO audit ({columns}) VALUES ({marks})", astuple(audit))  # noqa: S608 (own columns)
+    db.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (MAX_AUDIT,))

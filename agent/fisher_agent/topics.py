@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fisher_agent.alarms import Alarm, MachineAlarms, alarm_object
+from fisher_agent.alarmobject import alarm_object
+from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Level, Quality
 from fisher_agent.config import Config
+from fisher_agent.lifecycle import Alarm
+from fisher_agent.performance import Performance
 from fisher_agent.report import Names, state_object
 from fisher_agent.stages import Scalar, Verdict
 
@@ -24,6 +27,7 @@ def every_topic(config: Config) -> list[dict[str, Any]]:
         _row(f"{names.base}/status", 1, "string"),
         _row(f"{names.base}/alive", 1, "integer"),
         _row(f"{names.base}/health", 0, "object", HEALTH_KEYS),
+        _row(f"{names.base}/alarms/kpi", 0, "object", _types(Performance().kpi([], 0))),
     ]
     for machine in config.machines:
         channels = [c.id for c in machine.channels]
@@ -43,7 +47,7 @@ def every_topic(config: Config) -> list[dict[str, Any]]:
         blank = Alarm(machine=machine.id, alarm="")
         keys = _types(alarm_object(blank, site=config.site, edge=config.edge, backend="", bank="", model=""))
         rows.append(_row(names.machine(machine.id, "event"), 1, "object", keys, retain=False))
-        for verb in ("ack",) if config.mqtt and "ack" in config.mqtt.commands else ():
+        for verb in config.mqtt.commands if config.mqtt else ():
             result = dict.fromkeys(("id", "error", "alarm", "by"), "string") | dict.fromkeys(
                 ("ok", "occurrence", "ts"), "integer"
             )

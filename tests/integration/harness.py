@@ -63,6 +63,7 @@ def write_config(
     machines: str = MILL,
     window_s: tuple[float, float] | None = (2.0, 1.0),  # length, hop; None: the default
     extra: str = "",  # more tables
+    mqtt: str = "",  # more keys of [mqtt]
 ) -> Path:
     """Write `folder`/config.toml with its state in `folder`/state; returns its path."""
     parts = [
@@ -71,7 +72,7 @@ def write_config(
     if window_s:
         parts.append(f"[window]\nlength_s = {window_s[0]}\nhop_s = {window_s[1]}")
     if broker_port is not None:
-        parts.append(f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker_port}"')
+        parts.append(f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker_port}"\n{mqtt}')
         source = source or f"mqtt://127.0.0.1:{broker_port}"
     if "[model]" not in extra:
         extra = f"{PLAIN_MODEL}\n{extra}"

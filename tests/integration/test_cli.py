@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -232,6 +233,10 @@ def test_every_topic_of_a_run_is_listed_with_its_keys_and_types_and_every_listed
                 raised = hmi.wait_for_json(f"{HERE}/event")
             hmi.publish(f"{HERE}/cmd/ack", json.dumps({"occurrence": raised["occurrence"]}), retain=True)
             hmi.wait_for(f"{HERE}/cmd/ack/result")
+            for verb in ("shelve", "unshelve"):
+                until = {"until": (time.time_ns() // 10**6) + 60_000}
+                hmi.publish(f"{HERE}/cmd/{verb}", json.dumps(until), retain=True)
+                hmi.wait_for(f"{HERE}/cmd/{verb}/result", lambda p: json.loads(p)["ok"] == 1)
             hmi.wait_for_json(f"{HERE}/event", lambda e: e["alarm"] == "stale-vib")
             hmi.wait_for(f"{BASE}/health")
         rows = {row["topic"]: row for row in call_json(config, "topics")}

@@ -144,3 +144,23 @@ def test_whatever_arrives_is_obeyed_or_refused_and_can_be_answered(payload: byte
         assert 0 <= command.occurrence < 2**63
         answer = as_json(command.result(now_ms=NOW_MS))
     assert json.loads(answer)["ts"] == NOW_MS
+
+
+@pytest.mark.parametrize("until", [None, "", 0, "0"])
+def test_shelving_that_never_ends_is_refused(until: Any) -> None:
+    with pytest.raises(RefusedCommand, match="names no until"):
+        parse("press-07", "shelve", json.dumps({"alarm": "anomaly", "until": until}).encode(), now_ms=NOW_MS)
+
+
+@pytest.mark.parametrize(
+    "until", [1_795_000_600_000, "1795000600000", "2026-11-18T11:16:40+00:00", "2026-11-18T11:16:40"]
+)
+def test_the_end_of_shelving_is_ms_or_an_iso_time(until: Any) -> None:
+    command = parse("press-07", "shelve", json.dumps({"until": until}).encode(), now_ms=NOW_MS)
+    assert command == Command("shelve", "press-07", until_ms=1_795_000_600_000)
+
+
+@pytest.mark.parametrize("until", ["tomorrow", [1], {}, "1e400"])
+def test_an_end_that_is_no_time_is_refused_by_its_name(until: Any) -> None:
+    with pytest.raises(RefusedCommand, match="until"):
+        parse("press-07", "shelve", json.dumps({"until": until}).encode(), now_ms=NOW_MS)

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import T0_NS
-from fisher_agent.alarms import Alarm, alarm_object
+from fisher_agent.alarmobject import alarm_object
 from fisher_agent.codes import Level, Quality, State, Status
 from fisher_agent.config import Config
+from fisher_agent.lifecycle import Alarm
 from fisher_agent.report import (
     Names,
     alarm_messages,

@@ -17,10 +17,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fisher_agent.alarms import Alarm, Event, step
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.codes import State
 from fisher_agent.errors import BadFile, ConfigError, Unavailable
+from fisher_agent.lifecycle import Alarm, Event, step
 from fisher_agent.outbox import MAX_QUARANTINED, ROW_BYTES, Counters
 from fisher_agent.stages import Message, Point
 from fisher_agent.store import Score, Store
@@ -349,7 +349,7 @@ def test_damage_met_while_running_ends_the_run_and_the_next_start_repairs_it(sto
 PRELUDE = """
 import json, os, resource, signal, sys
 from pathlib import Path
-from fisher_agent.alarms import Alarm, Event, step
+from fisher_agent.lifecycle import Alarm, Event, step
 from fisher_agent.errors import Unavailable
 from fisher_agent.stages import Message, Point
 from fisher_agent.store import Store

@@ -1,0 +1,119 @@
+"""What operators ask for, over MQTT, the control socket or the page: one handler, one record of who did what.
+
+A command is done once: one that carries an id which was answered before gets the same answer again, also after a
+restart, for the record is in the state store, in the transaction of what it changed.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from fisher_agent.commands import Command, RefusedCommand, parse
+from fisher_agent.errors import FisherError, Unavailable
+from fisher_agent.report import as_json
+from fisher_agent.runtime import Agent
+from fisher_agent.sinks.mqtt import PlantLink
+from fisher_agent.stages import Message, Scalar
+from fisher_agent.store import Audit
+
+log = structlog.get_logger()
+
+
+async def obey(agent: Agent, link: PlantLink) -> None:
+    """Handle commands from the broker until the link is lost."""
+    base = agent.names.base
+    await link.subscribe(f"{base}/+/cmd/+")
+    async for message in link.messages():
+        machine, _, verb = str(message.topic).removeprefix(f"{base}/").split("/")
+        payload = message.payload if isinstance(message.payload, bytes) else b""
+        if not payload:
+            continue  # the deletion of a retained command, ours or an HMI's
+        if message.retain and not link.version5:
+            log.info("retained_command_ignored", machine=machine, verb=verb)
+        else:
+            result = await _from_broker(agent, machine, verb, payload)
+            await link.publish(Message(f"{base}/{machine}/cmd/{verb}/result", as_json(result), qos=1))
+        # HMIs publish retained; without this the command would come again at every reconnect.
+        await link.publish(Message(str(message.topic), b"", qos=1, retain=True))
+
+
+async def _from_broker(agent: Agent, machine: str, verb: str, payload: bytes) -> dict[str, Scalar]:
+    now_ms = time.time_ns() // 1_000_000
+    command = Command(verb, machine)
+    allowed = agent.config.mqtt.commands if agent.config.mqtt else ()
+    try:
+        command = parse(machine, verb, payload, now_ms=now_ms) or command
+        if machine not in agent.machines:
+            raise RefusedCommand(f"{machine!r} is not a machine of this agent", command)
+        if verb not in allowed:
+            raise RefusedCommand(f"{verb!r} is not allowed; mqtt.commands has: {', '.join(allowed) or 'none'}", command)
+        error = await perform(agent, command, via="mqtt")
+    except RefusedCommand as refused:
+        command, error = refused.command or command, str(refused)
+        log.info("command_refused", machine=machine, verb=verb, error=error)
+    return command.result(error, now_ms=now_ms)
+
+
+async def perform(agent: Agent, command: Command, *, via: str) -> str:
+    """Do it; returns the error, or "" where it is done (or was done already). Every attempt is on record."""
+    act = VERBS.get(command.verb)
+    if act is None:
+        return f"{command.verb!r} is not supported by this version; it has: {', '.join(VERBS)}"
+    if command.machine not in agent.machines:
+        return f"{command.machine!r} is not a machine of this agent"
+    if command.id:
+        try:
+            answered = await agent.in_store(agent.store.answered, command.machine, command.verb, command.id)
+        except Unavailable:  # a disk that cannot be read must not keep anybody from acknowledging
+            answered = None
+        if answered is not None:
+            return str(answered)
+    try:
+        error = await act(agent, command, via)
+    except FisherError as refused:
+        error = str(refused)
+    if error:
+        await record(agent, audit(command, via=via, error=error))
+    log.info("command", machine=command.machine, verb=command.verb, alarm=command.alarm, by=command.by, error=error)
+    return error
+
+
+def audit(command: Command, *, via: str, error: str = "") -> Audit:
+    """The record of an attempt, as of now."""
+    return Audit(
+        t_ms=time.time_ns() // 1_000_000,
+        machine=command.machine,
+        verb=command.verb,
+        alarm=command.alarm,
+        occurrence=command.occurrence,
+        command_id=command.id,
+        by=command.by,
+        comment=command.comment,
+        until_ms=command.until_ms,
+        via=via,
+        error=error,
+    )
+
+
+async def record(agent: Agent, row: Audit) -> None:
+    """Keep a record that belongs to no transition."""
+    try:
+        await agent.in_store(agent.store.add_audit, row)
+    except Unavailable as error:
+        log.error("audit_not_written", error=str(error), machine=row.machine, verb=row.verb, by=row.by)
+
+
+async def _alarm_verb(agent: Agent, command: Command, via: str) -> str:
+    machine = agent.machines[command.machine]
+    result = machine.alarms.command(command, time.time_ns())
+    if result.transitions:
+        await agent.ledger.transitions(machine, result.transitions, audit=audit(command, via=via))
+        agent.announce()
+    elif result.ok:
+        await record(agent, audit(command, via=via))
+    return result.error
+
+
+ALARM_VERBS = ("ack", "shelve", "unshelve", "suppress", "unsuppress", "out-of-service", "in-service")
+VERBS: dict[str, Callable[[Agent, Command, str], Awaitable[str]]] = dict.fromkeys(ALARM_VERBS, _alarm_verb)
