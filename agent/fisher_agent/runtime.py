@@ -170,6 +170,7 @@ class Agent:
         await self.ledger.remember()
         for machine in self.config.machines:
             await self.add_machine(machine)
+        self.ledger.show_performance(self.machines.values(), time.time_ns() // MS)
         self._serving.start(partial(asyncio.get_running_loop().call_soon_threadsafe, self._work.set))
 
     async def _adopt(self, engine: Engine) -> None:
