@@ -90,6 +90,8 @@ class Alarm:
     top_band_hz_low: float = -1.0
     top_band_hz_high: float = -1.0
     top_change_db: float = 0.0
+    capture: str = ""  # of this occurrence, once it is written: machine/occurrence, under state_dir/captures
+    capture_sha256: str = ""  # of its capture.json, behind an "s"
 
     @property
     def state(self) -> State:
@@ -158,8 +160,10 @@ def step(alarm: Alarm, event: Event, *, t_ms: int, occurrence: int = 0, by: str 
     moved = replace(moved, base=TABLE[alarm.base, event])
     if event is Event.RAISE:
         onset = alarm.ts_first or t_ms
-        fresh = replace(moved, occurrence=occurrence, acked=False, ts_onset=onset, ts_raised=t_ms, by="", comment="")
-        return replace(fresh, ts_acked=0, ts_cleared=0)
+        fresh = replace(
+            moved, occurrence=occurrence, acked=False, ts_onset=onset, ts_raised=t_ms, by="", comment="", capture=""
+        )
+        return replace(fresh, ts_acked=0, ts_cleared=0, capture_sha256="")
     if event is Event.CLEAR:
         return replace(moved, ts_cleared=t_ms, severe=False)
     return replace(moved, acked=True, ts_acked=t_ms, by=by, comment=comment)
@@ -266,6 +270,14 @@ class MachineAlarms:
         moves: list[Transition] = []
         self._move(alarm_id, Event.ACK, moves, t_ms=t_ns // MS, by=by, comment=comment)
         return CommandResult(True, transitions=tuple(moves))
+
+    def captured(self, alarm_id: str, occurrence: int, *, capture: str, sha256: str) -> Alarm | None:
+        """Its evidence was written: no transition. None where another occurrence has begun meanwhile."""
+        alarm = self._alarms.get(alarm_id)
+        if alarm is None or alarm.occurrence != occurrence:
+            return None
+        self._set(alarm_id, capture=capture, capture_sha256=sha256)
+        return self._alarms[alarm_id]
 
     def retire(self, t_ns: int) -> list[Transition]:
         """Clear the stale alarms of channels that left the configuration; to be called once after restoring."""
@@ -390,7 +402,7 @@ def alarm_object(alarm: Alarm, *, site: str, edge: str, backend: str, bank: str,
         "top_share": float(alarm.top_share),
         "top_band_hz_low": float(alarm.top_band_hz_low),
         "top_band_hz_high": float(alarm.top_band_hz_high),
-        "capture": "",
-        "capture_sha256": "",
+        "capture": alarm.capture,
+        "capture_sha256": alarm.capture_sha256,
         "text": alarm.text,
     }

@@ -26,6 +26,7 @@ from fisher_agent.stages import Floats, Frame
 
 SCHEMA = "fisher.capture/1"
 DOCUMENT = "capture.json"
+CAPTURES = "captures"  # the folder under state_dir
 MACHINE = re.compile(r"^[A-Za-z0-9_-]{1,48}$")
 NAME = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
 FILE = re.compile(r"^[A-Za-z0-9_-]{1,64}\.(flac|npz)$")
@@ -131,13 +132,9 @@ class CaptureFiles:
         self._root = root
 
     def sweep(self) -> None:
-        """Create the folder and remove what a crash left unfinished; Unavailable where the disk refuses."""
-        try:
-            self._root.mkdir(mode=0o750, exist_ok=True)
-            for left in self._root.glob("*/.*"):
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError as error:
-            raise Unavailable(f"{self._root} cannot be written: {error}") from error
+        """Remove what a crash left unfinished."""
+        for left in self._root.glob("*/.*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def save(
         self,

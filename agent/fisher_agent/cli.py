@@ -91,6 +91,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("action", nargs="?", choices=["list", "rebuild"], default="list")
     sub.add_argument("--machine", default=None)
     sub.add_argument("--json", action="store_true")
+    sub = verb(
+        "captures", _captures, "list the captures: raw waveforms around alarms; replay and score take their folder"
+    )
+    sub.add_argument("--machine", default=None)
+    sub.add_argument("--json", action="store_true")
     sub = verb("rollback", _rollback, "judge a machine by its previous bank")
     sub.add_argument("--machine", required=True)
     sub = verb("forget", _forget, "delete every bank of a machine")
@@ -257,6 +262,12 @@ def _banks(arguments: argparse.Namespace) -> None:
         _show(arguments, rebuilt, operate.rebuilt_lines)
     else:
         _show(arguments, operate.banks(config, arguments.machine), operate.bank_lines)
+
+
+def _captures(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    _show(arguments, operate.captures(_config(arguments), arguments.machine), operate.capture_lines)
 
 
 def _rollback(arguments: argparse.Namespace) -> None:

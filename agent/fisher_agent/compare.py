@@ -14,7 +14,6 @@ from fisher_agent.features import Neighbours, Positions, Scale
 from fisher_agent.nearest import Index
 from fisher_agent.stages import Floats
 
-
 NOWHERE: Positions = np.zeros(0, np.intp)
 
 
@@ -26,7 +25,9 @@ class Distances:
     embedding: Doubles  # (q,) cosine distance
     shares: Doubles  # (q, n_bands) its parts
     indicators: Doubles  # (q,) in spreads
-    measured: Positions = field(default_factory=lambda: NOWHERE)  # (q,) as `position`, by the indicators; empty where the bank has none
+    measured: Positions = field(
+        default_factory=lambda: NOWHERE
+    )  # (q,) as `position`, by the indicators; empty where the bank has none
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:

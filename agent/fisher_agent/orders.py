@@ -117,9 +117,7 @@ def levels(
     return found, band
 
 
-def squared_envelope(
-    samples: Floats, rate_hz: float, *, holds_hz: float
-) -> tuple[Doubles, float, tuple[float, float]]:
+def squared_envelope(samples: Floats, rate_hz: float, *, holds_hz: float) -> tuple[Doubles, float, tuple[float, float]]:
     """Samples (n,) -> squared envelope (m,), its rate, and its band in Hz: that of the largest spectral kurtosis.
 
     A band's complex envelope is the inverse transform of its bins alone; padded to twice their number, its square does
@@ -163,7 +161,7 @@ def _spectrum(squared: Doubles, rate_hz: float) -> tuple[Doubles, Doubles]:
     n = len(squared)
     taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n)
     power = np.asarray(np.abs(scipy.fft.rfft((squared - squared.mean()) * taper)) ** 2, dtype=np.float64)
-    return np.arange(len(power)) * (rate_hz / n), power
+    return np.asarray(np.arange(len(power)) * (rate_hz / n), dtype=np.float64), power
 
 
 def _level(name: str, hz: float, frequencies: Doubles, power: Doubles, tolerance: float) -> Level:
