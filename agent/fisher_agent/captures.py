@@ -152,7 +152,7 @@ class CaptureFiles:
         what must be kept leaves no room; then nothing was written. One of that name from before (the state database was
         started anew, and with it the count of occurrences) is set aside under its time.
         """
-        if bad := [file for file in files if not FILE.match(file)]:
+        if bad := [file for file in files if not FILE.fullmatch(file)]:
             raise ValueError(f"{bad[0]!r} is not the name of a file of a capture")
         final = self._path(machine, name)
         whole = {**document, "sha256": {file: sha256(body) for file, body in files.items()}}
@@ -243,13 +243,13 @@ class CaptureFiles:
     def _folders(self) -> list[Path]:
         if not self._root.is_dir():
             return []
-        machines = [m for m in self._root.iterdir() if MACHINE.match(m.name) and m.is_dir()]
-        return sorted(f for m in machines for f in m.iterdir() if NAME.match(f.name) and f.is_dir())
+        machines = [m for m in self._root.iterdir() if MACHINE.fullmatch(m.name) and m.is_dir()]
+        return sorted(f for m in machines for f in m.iterdir() if NAME.fullmatch(f.name) and f.is_dir())
 
     def _path(self, machine: str, name: str) -> Path:
-        if not MACHINE.match(machine):
+        if not MACHINE.fullmatch(machine):
             raise ValueError(f"{machine!r} is not a machine id")
-        if not NAME.match(name):
+        if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a capture: an occurrence, or now-<ms>")
         return self._root / machine / name
 
@@ -271,7 +271,7 @@ def _problem(document: Any) -> str:
         return f"is no capture: its schema is {found!r}, this version reads {SCHEMA!r}"
     if problem := _wrong_types(document, _TYPES):
         return f"is damaged: {problem}"
-    if not MACHINE.match(document["machine"]):
+    if not MACHINE.fullmatch(document["machine"]):
         return f"is damaged: {document['machine'][:48]!r} is not a machine id"
     for n, entry in enumerate(document["channels"]):
         problem = "no object" if not isinstance(entry, dict) else _wrong_types(entry, _CHANNEL) or _wrong_entry(entry)
@@ -290,7 +290,7 @@ def _wrong_types(document: Mapping[str, Any], types: Mapping[str, type | tuple[t
 
 
 def _wrong_entry(entry: Mapping[str, Any]) -> str:
-    if not FILE.match(entry["file"]) or not MACHINE.match(entry["id"]):
+    if not FILE.fullmatch(entry["file"]) or not MACHINE.fullmatch(entry["id"]):
         return f"{entry['file'][:80]!r} of {entry['id'][:48]!r} is not the name of a file of a capture"
     if not 0 < entry["rate_hz"] < float("inf") or entry["scale"] == 0:
         return f"rate_hz {entry['rate_hz']}, scale {entry['scale']}"

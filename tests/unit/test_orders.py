@@ -126,7 +126,7 @@ def test_the_speed_is_that_of_its_channel(unit: str, value: float, hz: float | N
 
 recorded = pytest.mark.skipif(not CWRU.is_dir(), reason=f"the recordings are not in {CWRU}; set FISHER_SHARED")
 ODD = ("OR_014", "IR_028")
-"""The 0.014" outer race shows no outer-race lines in any of its recordings, and the 0.028" bearings are of another make;
+"""The 0.014" outer race shows no outer-race lines in any of its recordings, and the 0.028" are of another make;
 Smith and Randall (2015) discuss which recordings are not classic."""
 
 

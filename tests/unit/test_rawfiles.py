@@ -21,9 +21,7 @@ RATES = st.sampled_from([1 / 3600, 1.0, 8000.0, 12800.5, 97656.25, 200_000.0])
 
 
 @given(hnp.arrays(np.int16, st.integers(1, 300)), SCALES, RATES)
-def test_16_bit_integers_come_back_as_the_live_path_gave_them(
-    whole: np.ndarray, scale: float, rate_hz: float
-) -> None:
+def test_16_bit_integers_come_back_as_the_live_path_gave_them(whole: np.ndarray, scale: float, rate_hz: float) -> None:
     samples = scaled(whole, scale)
     raw = pack(samples, scale=scale, rate_hz=rate_hz)
     assert same_bits(unpack(raw.body, form=raw.format, scale=scale), samples)
