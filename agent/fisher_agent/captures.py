@@ -10,6 +10,7 @@ an occurrence. Reading needs no lock; who writes holds the lock of state_dir.
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -155,7 +156,7 @@ class CaptureFiles:
         if bad := [file for file in files if not FILE.fullmatch(file)]:
             raise ValueError(f"{bad[0]!r} is not the name of a file of a capture")
         final = self._path(machine, name)
-        whole = {**document, "sha256": {file: sha256(body) for file, body in files.items()}}
+        whole = {**_finite(document), "sha256": {file: sha256(body) for file, body in files.items()}}
         body = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False).encode()
         if problem := _problem(whole):
             raise ValueError(f"the document {problem}")
@@ -308,6 +309,15 @@ def _is_block(block: Sequence[Any]) -> bool:
         and all(isinstance(part, int) for part in block)
         and block[1] > 0
     )
+
+
+def _finite(node: Any) -> Any:
+    """Floats that JSON cannot hold become null."""
+    if isinstance(node, float):
+        return node if math.isfinite(node) else None
+    if isinstance(node, Mapping):
+        return {key: _finite(value) for key, value in node.items()}
+    return [_finite(value) for value in node] if isinstance(node, list | tuple) else node
 
 
 def sha256(body: bytes) -> str:

@@ -196,7 +196,14 @@ class Recorder:
             self._write_raised(wanted, self._hear(wanted), machines), name=f"capture {wanted.path}"
         )
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A defect in what only explains must not end the watching, and not be silent."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("capture_not_written", capture=task.get_name(), error=repr(error))
+            self.problem = f"{task.get_name()}: {error!r}"
 
     def _hear(self, wanted: _Wanted) -> _Heard:
         """Take the frames out of the ring; from here on they are the capture's own."""
