@@ -157,7 +157,7 @@ class CaptureFiles:
             raise ValueError(f"{bad[0]!r} is not the name of a file of a capture")
         final = self._path(machine, name)
         whole = {**_finite(document), "sha256": {file: sha256(body) for file, body in files.items()}}
-        body = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False).encode()
+        body = json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
         if problem := _problem(whole):
             raise ValueError(f"the document {problem}")
         self._make_room(sum(map(len, files.values())) + len(body), max_bytes, keep, wanted=f"{machine}/{name}")

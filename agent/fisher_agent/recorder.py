@@ -187,8 +187,10 @@ class Recorder:
     def _complete(self, wanted: _Wanted) -> bool:
         heads_ns = self._ring.heads_ns(wanted.machine)
         late_ns = round(self._config.window.lateness_s * SECOND_NS)
-        whole = bool(heads_ns) and min(heads_ns.values()) >= wanted.until_ns
-        return whole or max(heads_ns.values(), default=0) >= wanted.until_ns + late_ns or wanted.live.all_stale
+        least_ns, most_ns = (f(heads_ns.values(), default=0) for f in (min, max))
+        stepped_back = most_ns < wanted.raised_ns  # its clock did; that time will not come again soon
+        passed = least_ns >= wanted.until_ns or most_ns >= wanted.until_ns + late_ns
+        return passed or stepped_back or wanted.live.all_stale
 
     def _begin(self, wanted: _Wanted, machines: Mapping[str, LiveMachine]) -> None:
         self._wanted.pop(wanted.path, None)
@@ -319,6 +321,11 @@ class Recorder:
                 usual = [then[end_ns] for end_ns in some if end_ns in then]
         except (BadFile, ValueError) as error:
             notes.append(f"what the machine was judged by cannot be read any more: {error}")
+        lost = [
+            r.channel for r in verdict.readings if then and r.nearest_ns and r.channel not in then.get(r.nearest_ns, {})
+        ]
+        if lost:
+            notes.append(f"the nearest enrolled waveform of {', '.join(lost)} was not kept (enroll.keep_mb)")
         nearest = {
             r.channel: then[r.nearest_ns][r.channel]
             for r in verdict.readings

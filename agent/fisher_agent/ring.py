@@ -4,6 +4,7 @@ Bounded twice: in seconds per channel, and in bytes over all machines. Where the
 takes most of them loses its oldest frames, and `short_ns` says so to whoever wanted them.
 """
 
+import math
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -68,15 +69,15 @@ class Ring:
         if machine is None or channel is None or not len(frame.samples):
             return
         end_ns = _end_ns(frame)
-        if end_ns < channel.head_ns - channel.kept_ns:  # the clock stepped back: what is there is of another time
-            self._drop(machine, channel, len(channel.frames))
         channel.frames.append(frame)
         channel.head_ns = end_ns
         size = _size(frame)
         machine.nbytes += size
         self.nbytes += size
         until_ns = min([end_ns - channel.kept_ns, *(h.get(frame.channel, end_ns) for h in machine.holds.values())])
-        while len(channel.frames) > 1 and _end_ns(channel.frames[0]) < until_ns:
+        # What lies far ahead is of before the clock stepped back.
+        ahead_ns = end_ns + channel.kept_ns if not machine.holds else math.inf
+        while len(channel.frames) > 1 and not until_ns <= _end_ns(channel.frames[0]) <= ahead_ns:
             self._drop(machine, channel, 1)
         while self.nbytes > self._max_bytes:
             self._evict()

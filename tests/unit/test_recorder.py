@@ -153,6 +153,7 @@ async def test_a_raise_becomes_a_capture_after_its_time_and_the_alarm_names_it(a
             assert raised.t_ns + after_s * S <= end_ns <= raised.t_ns + (after_s + 0.5) * S
             whole = np.concatenate([s for t, s in sent(b.heard, name).items() if frames[0].t_ns <= t < end_ns])
             assert same_bits(capture.samples(name), whole)
+        assert b.recorder._ring._machines["press-07"].holds == {}  # the memory is free to go on
         # Shown again: the same transition, and no row more in the journal.
         shown = b.shown()
         assert (shown["capture"], shown["seq"]) == ("press-07/1", alarm.seq)
@@ -182,22 +183,34 @@ async def test_a_machine_that_falls_silent_is_not_waited_for(tmp_path: Path) -> 
         assert b.live.alarms.anomaly.capture == "press-07/1"
 
 
+async def test_a_clock_that_steps_back_is_not_waited_for(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.enrol()
+        await b.hear(story(fault_s=3))
+        assert b.files.rows() == []
+        await b.hear(running(seconds=1, t_ns=T0_NS - 3600 * S))
+        await b.written()
+        capture = b.files.open("press-07", 1)
+        (whole,) = capture.frames("vib")
+        assert whole.t_ns + len(whole.samples) * S // 8000 >= capture.document["raised_ns"] > T0_NS
+
+
 async def test_a_capture_scores_as_it_was_judged(tmp_path: Path) -> None:
     """A snapshot that still held, a slow value and a stream: every verdict that the capture holds whole is the same."""
-    snap = channel("snap", 8000, kind="vibration", unit="g", capture="snapshot", period_s=2.0)
+    snap = channel("snap", 8000, kind="vibration", unit="g", capture="snapshot", period_s=6.0)
     config = machine(VIBRATION, CURRENT, snap)
 
     def with_snapshots(recording: Recording, seconds: int, t_ns: int) -> Recording:
         out = joined(recording)
-        for k in range(0, seconds, 2):
+        for k in range(0, seconds, 6):
             part = running(machine(VIBRATION), 0.5, seed=50 + k, t_ns=t_ns + k * S)
             samples = np.concatenate([f.samples for f in part.frames()])
             out.add(Frame("press-07", "snap", t_ns + k * S, 8000.0, samples))
         return out
 
-    async with bench(tmp_path, config) as b:
+    async with bench(tmp_path, config, before_s=1.0) as b:
         two = machine(VIBRATION, CURRENT)
-        b.enrol(with_snapshots(running(two, 60), 60, T0_NS))
+        b.enrol(with_snapshots(running(two, 90), 90, T0_NS))
         later = T0_NS + 1000 * S
         normal = running(two, 10, seed=3, t_ns=later)
         fault = running(two, 8, seed=2, t_ns=later + 10 * S, tone_hz=1230.37, tone=2.0)

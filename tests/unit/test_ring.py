@@ -110,6 +110,19 @@ def test_a_clock_that_steps_back_begins_anew() -> None:
     assert kept(ring)["a"] == [20, 21]
 
 
+def test_what_is_held_outlives_a_clock_that_steps_back_and_no_longer() -> None:
+    ring = Ring(10**9)
+    ring.watch("m", {"a": 5 * S})
+    for second in (100, 101):
+        ring.add(frame(second))
+    ring.hold("alarm", "m", {"a": T0 + 99 * S})
+    ring.add(frame(20))
+    assert kept(ring)["a"] == [100, 101, 20]
+    ring.release("alarm")
+    ring.add(frame(21))
+    assert kept(ring)["a"] == [20, 21]
+
+
 def test_only_what_is_watched_is_kept_and_a_change_of_channels_keeps_the_others() -> None:
     ring = Ring(10**9)
     ring.watch("m", {"a": 50 * S, "b": 50 * S})
