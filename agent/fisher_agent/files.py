@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fisher_agent.captures import Capture
+from fisher_agent.captures import DOCUMENT, Capture
 from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile, ConfigError
 from fisher_agent.recordings import Column, RecordedFile, Snapshots
@@ -188,6 +188,8 @@ def _load(file: RecordedFile, machine: MachineConfig) -> tuple[list[Frame], bool
 
 def _captured(file: RecordedFile, machine: MachineConfig) -> list[Frame]:
     """What a capture holds of the machine's channels, block by block as it was heard, at its own times."""
+    if not (file.path / DOCUMENT).exists():
+        raise BadFile(f"{file.path} cannot be read: it is a folder and is no capture, for it has no {DOCUMENT}")
     capture = Capture.open(file.path)
     if capture.machine != machine.id:
         raise BadFile(f"{file.path} is a capture of {capture.machine!r}, not of machine {machine.id!r}")
