@@ -13,6 +13,7 @@ from fisher_agent.grid import RATE_TOLERANCE
 from fisher_agent.stages import Frame
 from fisher_agent.waveforms import without_seq
 
+EVICTED_AT_ONCE = 64  # this part of the bytes is freed at a time: looking for who holds most takes longer
 FRAME_BYTES = 256  # of the objects around the samples: blocks of a few samples must not cost nothing
 
 
@@ -80,7 +81,7 @@ class Ring:
         while len(channel.frames) > 1 and not until_ns <= _end_ns(channel.frames[0]) <= ahead_ns:
             self._drop(machine, channel, 1)
         while self.nbytes > self._max_bytes:
-            self._evict()
+            self._evict(self._max_bytes - self._max_bytes // EVICTED_AT_ONCE)
 
     def hold(self, who: Hashable, machine: str, since_ns: Mapping[str, int]) -> None:
         """Keep what ends after these times until `release`, as far as the bytes suffice."""
@@ -116,13 +117,16 @@ class Ring:
                 found[channel] = kept
         return found
 
-    def _evict(self) -> None:
-        """Take the oldest frame from the machine that holds most; the last one of a channel only if nothing else is."""
+    def _evict(self, until_bytes: int) -> None:
+        """Take the oldest frames of the machine that holds most; the last of a channel only where there is no other."""
         machine = max(self._machines.values(), key=lambda m: m.nbytes)
-        filled = [c for c in machine.channels.values() if c.frames]
-        channel = min([c for c in filled if len(c.frames) > 1] or filled, key=lambda c: _end_ns(c.frames[0]))
-        channel.lost_ns = _end_ns(channel.frames[0])
-        self._drop(machine, channel, 1)
+        while machine.nbytes and self.nbytes > until_bytes:
+            filled = [c for c in machine.channels.values() if c.frames]
+            channel = min([c for c in filled if len(c.frames) > 1] or filled, key=lambda c: _end_ns(c.frames[0]))
+            if len(channel.frames) == 1 and self.nbytes <= self._max_bytes:
+                return
+            channel.lost_ns = _end_ns(channel.frames[0])
+            self._drop(machine, channel, 1)
 
     def _drop(self, machine: _Machine, channel: _Channel, count: int) -> None:
         for _ in range(count):

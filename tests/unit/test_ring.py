@@ -57,12 +57,12 @@ def test_what_is_held_stays_until_it_is_released() -> None:
 
 def test_the_bytes_bound_holds_whatever_is_held_and_is_told() -> None:
     size = 100 * 4 + FRAME_BYTES
-    ring = Ring(10 * size)
+    ring = Ring(10 * size + size // 2)
     ring.watch("m", {"a": 100 * S})
     ring.hold("alarm", "m", {"a": T0})
     for second in range(15):
         ring.add(frame(second))
-        assert ring.nbytes <= 10 * size
+        assert ring.nbytes <= 10 * size + size // 2
     assert kept(ring)["a"] == list(range(5, 15))
     assert ring.short_ns("m", "a", T0) == 5 * S
     assert ring.short_ns("m", "a", T0 + 9 * S) == 0
@@ -70,7 +70,7 @@ def test_the_bytes_bound_holds_whatever_is_held_and_is_told() -> None:
 
 def test_the_machine_that_holds_most_gives_way() -> None:
     size = 100 * 4 + FRAME_BYTES
-    ring = Ring(10 * size)
+    ring = Ring(10 * size + size // 2)
     ring.watch("m", {"a": 100 * S})
     ring.watch("loud", {"a": 100 * S})
     for second in range(3):
