@@ -68,6 +68,24 @@ def explain(scene: Scene, *, files: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def unexplained(*notes: str) -> dict[str, Any]:
+    """An explanation of nothing, with every key, and why."""
+    return {
+        "top_channel": "",
+        "top_share": 0.0,
+        "top_band_hz": [],
+        "top_change_db": 0.0,
+        "fault": "",
+        "fault_confidence": 0.0,
+        "faults": {},
+        "nearest": [],
+        "indicators": {},
+        "octaves": {},
+        "peaks": [],
+        "notes": list(notes),
+    }
+
+
 def reading_object(reading: ChannelReading) -> dict[str, Any]:
     """What a channel contributed, ready for JSON."""
     return {

@@ -21,7 +21,7 @@ from fisher_agent.bankfiles import BankFiles
 from fisher_agent.captures import SCHEMA, Block, CaptureFiles
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
-from fisher_agent.evidence import Scene, explain, look_at, reading_object
+from fisher_agent.evidence import Scene, explain, look_at, reading_object, unexplained
 from fisher_agent.keptwaves import KeptWaves, windows_at
 from fisher_agent.ledger import Ledger, Model
 from fisher_agent.live import LiveMachine
@@ -298,13 +298,17 @@ class Recorder:
     def _explained(self, wanted: _Wanted, heard: _Heard) -> tuple[dict[str, Any], dict[str, bytes]]:
         """The explanation, and the files of the nearest enrolled windows."""
         machine, verdict, notes = wanted.live.config, wanted.verdict, list(heard.notes)
-        if verdict is None or not verdict.enrolled:
-            return {"notes": [*notes, "the machine is not enrolled; there is nothing to compare with"]}, {}
+        if verdict is None:
+            return unexplained(*notes, "nothing was judged yet"), {}
         recording = Recording()
         for frames in heard.frames.values():
             for frame in frames:
                 recording.add(frame)
         windows = windows_at(verdict.t_ns, recording, machine=machine, window=self._config.window)
+        if not verdict.enrolled:
+            notes.append("the machine is not enrolled; there is nothing to compare with")
+            scene = Scene(machine=machine, verdict=verdict, windows=windows, notes=tuple(notes))
+            return explain(scene, files={}), {}
         bank: Bank | None = None
         then: dict[int, dict[str, Window]] = {}
         usual: list[dict[str, Window]] = []

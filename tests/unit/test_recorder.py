@@ -18,6 +18,7 @@ from fisher_agent.board import Board
 from fisher_agent.captures import Capture, CaptureFiles
 from fisher_agent.config import Config, MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile, ConfigError, Unavailable
+from fisher_agent.evidence import unexplained
 from fisher_agent.files import read_many
 from fisher_agent.gather import Gatherer
 from fisher_agent.ledger import Ledger, Model
@@ -303,7 +304,11 @@ async def test_an_operator_may_ask_for_a_capture_at_any_time(tmp_path: Path) -> 
         with pytest.raises(Unavailable, match="nothing was heard of press-07 yet"):
             await capture_now(b, "press-07", "jane")
         b.pipeline.judges["press-07"] = b.library.judge(PRESS, None)
-        await b.hear(running(seconds=8))
+        await b.hear(running(seconds=0.5))
+        first = await capture_now(b, "press-07", "")
+        empty = b.files.document("press-07", first.removeprefix("press-07/"))
+        assert empty["explanation"] == unexplained("nothing was judged yet")
+        await b.hear(running(seconds=8, t_ns=T0_NS + S // 2))
         path = await capture_now(b, "press-07", "jane")
         name = path.removeprefix("press-07/")
         assert name.startswith("now-")
@@ -312,6 +317,8 @@ async def test_an_operator_may_ask_for_a_capture_at_any_time(tmp_path: Path) -> 
         assert document["text"] == "press-07: captured on request of jane"
         assert document["verdict"]["score"] == -1
         assert "not enrolled" in document["explanation"]["notes"][0]
+        assert document["explanation"]["indicators"]["vib"]["rms"]["now"] > 0
+        assert document["explanation"].keys() == unexplained().keys()
         assert len(b.files.samples("press-07", name, "vib")) == pytest.approx(8 * 8000, abs=4 * 8000)
 
 
