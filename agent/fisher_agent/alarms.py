@@ -291,7 +291,7 @@ class MachineAlarms:
             return f"until is {hours:.1f} h away; at most {self._config.max_shelve_h:g} h (alarm.max_shelve_h)"
         return ""
 
-    def attach(self, alarm_id: str, occurrence: int, *, capture: str, sha256: str) -> Alarm | None:
+    def captured(self, alarm_id: str, occurrence: int, *, capture: str, sha256: str) -> Alarm | None:
         """Name the capture of an occurrence; None where that is no longer the latest. No transition."""
         alarm = self._alarms.get(alarm_id)
         if alarm is None or alarm.occurrence != occurrence:

@@ -27,6 +27,7 @@ CROSS_PRECISION_SHARE = 0.1  # of the smallest limit: less than this much noise 
 
 NO_FEATURES: Floats = np.zeros((0, 0), np.float32)
 NOWHERE: Doubles = np.zeros(0)
+UNMEASURED: Floats = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,7 @@ class ChannelBank:
     feature_spread: Doubles = field(default_factory=lambda: NOWHERE)  # (k,)
     feature_limit: float = 1.0  # largest distance, in spreads, that is still normal
     typical_ratio: float | None = None  # median left-out ratio of both views; None: typical / limit
+    velocity_mm_s: Floats = field(default_factory=lambda: UNMEASURED)  # (n,) RMS, to show beside an alarm's; or empty
 
     @property
     def usual(self) -> float:
@@ -279,6 +281,8 @@ def _tensors(bank: Bank) -> dict[str, NDArray[Any]]:
         if c.features.size:
             parts = {name: getattr(c, name) for name in ("features", "feature_centre", "feature_spread")}
             out |= {f"channel.{c.channel}.{name}": array for name, array in parts.items()}
+        if c.velocity_mm_s.size:
+            out[f"channel.{c.channel}.velocity_mm_s"] = c.velocity_mm_s
         if bank.faults and c.n_bands:
             out[f"fault.{c.channel}.vectors"] = bank.faults.vectors[c.channel]
             out[f"fault.{c.channel}.present"] = bank.faults.present[c.channel]
@@ -359,6 +363,7 @@ def _read_channel(entry: _ChannelEntry, take: _Taker) -> ChannelBank:
         features=features,
         feature_centre=feature_centre,
         feature_spread=feature_spread,
+        velocity_mm_s=take(at + "velocity_mm_s", np.float32, n) if at + "velocity_mm_s" in take.tensors else UNMEASURED,
     )
 
 

@@ -130,6 +130,11 @@ class BankFiles:
             return None
         return self._verified(machine, version, WAVEFORMS)
 
+    def waveforms_file(self, machine: str, version: str) -> Path | None:
+        """Where these waveforms lie, to read a part of them (`keptwaves`); None where none were kept."""
+        path = self._path(machine, version) / WAVEFORMS
+        return path if path.is_file() else None
+
     def rollback(self, machine: str) -> str:
         """Make the version before the active one active and return it; ConfigError where there is none."""
         active, versions = self.active(machine), self.versions(machine)

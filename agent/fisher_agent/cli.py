@@ -71,11 +71,11 @@ def parser() -> argparse.ArgumentParser:
     _recording_options(sub)
     sub = verb("score", _score, "score recordings offline, through the same pipeline")
     sub.add_argument("--machine", required=True)
-    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording, or the folder of a capture")
     _recording_options(sub)
     sub = verb("replay", _replay, "publish recordings as a sensor would")
     sub.add_argument("--machine", required=True)
-    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording, or the folder of a capture")
     sub.add_argument("--speed", type=float, default=1.0, help="times real time (default 1)")
     sub.add_argument("--to", choices=["mqtt", "zmq"], required=True)
     sub.add_argument("--prefix", required=True, help="put before every topic; the plant's own prefix is refused")
@@ -89,6 +89,11 @@ def parser() -> argparse.ArgumentParser:
         verb(name, act, text).add_argument("--json", action="store_true")
     sub = verb("banks", _banks, "list the banks, or rebuild them for the present bundle and window")
     sub.add_argument("action", nargs="?", choices=["list", "rebuild"], default="list")
+    sub.add_argument("--machine", default=None)
+    sub.add_argument("--json", action="store_true")
+    sub = verb(
+        "captures", _captures, "list the captures: raw waveforms around alarms; replay and score take their folder"
+    )
     sub.add_argument("--machine", default=None)
     sub.add_argument("--json", action="store_true")
     sub = verb("rollback", _rollback, "judge a machine by its previous bank")
@@ -270,6 +275,12 @@ def _banks(arguments: argparse.Namespace) -> None:
         _show(arguments, rebuilt, operate.rebuilt_lines)
     else:
         _show(arguments, operate.banks(config, arguments.machine), operate.bank_lines)
+
+
+def _captures(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    _show(arguments, operate.captures(_config(arguments), arguments.machine), operate.capture_lines)
 
 
 def _rollback(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """One channel's windows beside its enrolled ones, in the two views there are: embedding and indicators."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from fisher_agent.features import Neighbours, Positions, Scale
 from fisher_agent.nearest import Index
 from fisher_agent.stages import Floats
 
+NOWHERE: Positions = np.zeros(0, np.intp)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distances:
@@ -23,6 +25,9 @@ class Distances:
     embedding: Doubles  # (q,) cosine distance
     shares: Doubles  # (q, n_bands) its parts
     indicators: Doubles  # (q,) in spreads
+    measured: Positions = field(
+        default_factory=lambda: NOWHERE
+    )  # (q,) as `position`, by the indicators; empty where the bank has none
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
@@ -65,13 +70,14 @@ class Enrolled:
     def compare(self, vectors: Floats, features: Floats, *, left_out: NDArray[np.bool_] | None = None) -> Distances:
         """Embeddings (q, n_bands * d) and features (q, k) of windows; enrolled ones that are left out take no part."""
         n = len(features if self.index is None else vectors)
-        position, indicators = np.zeros(n, np.intp), np.full(n, -1.0)
+        position, indicators, measured = np.zeros(n, np.intp), np.full(n, -1.0), NOWHERE
         embedding, shares = np.full(n, -1.0), np.zeros((n, 0))
         if self.neighbours is not None:
-            position, indicators = self.neighbours.nearest(features, left_out=left_out)
+            measured, indicators = self.neighbours.nearest(features, left_out=left_out)
+            position = measured
         if self.index is not None:
             position, embedding, shares = self.index.nearest(vectors, left_out=left_out)
-        return Distances(position, embedding, shares, indicators)
+        return Distances(position, embedding, shares, indicators, measured)
 
 
 def indices(enrolled: Mapping[str, Enrolled]) -> dict[str, Index]:

@@ -18,6 +18,7 @@ SEEN_FROM_HZ = 1000.0  # the models see nothing of slower channels: those are ju
 VALUES_BELOW_HZ = 20.0  # no waveform of a machine is sampled as slowly
 SPARSE_BELOW = 64  # samples in a window: too few for a spectrum
 SPARSE_S = 20.0  # of a sparse channel, the last samples that are looked at together
+SPEED_UNITS = {"Hz": 1.0, "rpm": 1 / 60, "1/min": 1 / 60}  # of a speed channel, as turns per second
 HELD_PERIODS = 3  # a snapshot, or a sparse channel's value, counts for so long
 MAX_RATE_HZ = 200_000.0
 
@@ -263,6 +264,17 @@ class AlarmConfig(Strict):
         return self
 
 
+class BearingConfig(Strict):
+    """The geometry of a rolling bearing, for its fault frequencies (see `orders`)."""
+
+    id: Id
+    balls: Annotated[int, Field(ge=3, le=500)]
+    ball_mm: Positive
+    pitch_mm: Positive
+    contact_deg: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    channels: tuple[Id, ...] = ()  # where it can be felt; default: every vibration channel of the machine
+
+
 class MachineConfig(Strict):
     """A machine: its channels are judged together."""
 
@@ -270,6 +282,10 @@ class MachineConfig(Strict):
     running_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.3
     channels: Annotated[tuple[ChannelConfig, ...], Field(min_length=1)]
     alarm: AlarmConfig = AlarmConfig()
+    shaft_hz: Positive | None = None  # turns per second
+    speed_channel: Id | None = None  # the channel that measures it instead
+    speed_tolerance: Annotated[float, Field(ge=0, le=0.1)] = 0.02  # relative, of the speed and of bearings' slip
+    bearings: tuple[BearingConfig, ...] = ()
 
     def channel(self, channel_id: str) -> ChannelConfig:
         """The channel of that id; KeyError where there is none."""
@@ -299,6 +315,16 @@ class BacklogConfig(Strict):
     max_mb: Annotated[float, Field(ge=1, le=100_000)] = 64.0
 
 
+class CaptureConfig(Strict):
+    """The raw waveform around an alarm: what is remembered for it in memory, and kept on disk."""
+
+    enabled: bool = True
+    before_s: Annotated[float, Field(ge=0, le=3600)] = 60.0  # before the onset
+    after_s: Annotated[float, Field(ge=0, le=3600)] = 30.0  # after the alarm was raised
+    max_mb: Annotated[float, Field(ge=1, le=1_000_000)] = 1000.0  # on disk, over all machines
+    ring_mb: Annotated[float, Field(ge=1, le=100_000)] = 64.0  # in memory, over all machines
+
+
 class LogConfig(Strict):
     """What is logged."""
 
@@ -321,6 +347,7 @@ class Config(Strict):
     enroll: EnrollConfig = EnrollConfig()
     outbox: OutboxConfig = OutboxConfig()
     backlog: BacklogConfig = BacklogConfig()
+    capture: CaptureConfig = CaptureConfig()
     log: LogConfig = LogConfig()
 
     def machine(self, machine_id: str) -> MachineConfig:

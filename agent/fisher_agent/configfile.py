@@ -11,7 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fisher_agent.config import SEEN_FROM_HZ, ChannelConfig, Config, MqttSource, ZmqSource, expand
+from fisher_agent.config import (
+    SEEN_FROM_HZ,
+    SPEED_UNITS,
+    ChannelConfig,
+    Config,
+    MachineConfig,
+    MqttSource,
+    ZmqSource,
+    expand,
+)
 from fisher_agent.errors import ConfigError
 
 STAND_INS = {"site": "-", "edge": "-", "id": "-", "rate_hz": SEEN_FROM_HZ}  # to find mistakes beside a missing one
@@ -144,6 +153,7 @@ def _cross_checks(config: Config) -> list[str]:
         seen_ids.add(machine.id)
         ids = [c.id for c in machine.channels]
         problems += [f"{at}.channels[{i}].id: {c!r} is used twice" for i, c in enumerate(ids) if c in ids[:i]]
+        problems += _rotation_problems(at, machine)
         for c, channel in enumerate(machine.channels):
             where = f"{at}.channels[{c}]"
             problems += _channel_problems(where, channel, sources)
@@ -156,6 +166,41 @@ def _cross_checks(config: Config) -> list[str]:
                     f"{bound[slot]}; give the interleaved channels of one topic each its own index"
                 )
             bound.setdefault(slot, f"{machine.id}/{channel.id}")
+    return problems
+
+
+def _rotation_problems(at: str, machine: MachineConfig) -> list[str]:
+    """What is wrong between the shaft's speed, the bearings and the channels."""
+    problems: list[str] = []
+    channels = {c.id: c for c in machine.channels}
+    known = ", ".join(channels)
+    if machine.speed_channel is not None:
+        where, speed = f"{at}.speed_channel", channels.get(machine.speed_channel)
+        if machine.shaft_hz is not None:
+            problems.append(f"{where}: shaft_hz gives the speed already; name one of the two")
+        elif speed is None:
+            problems.append(f"{where}: {machine.speed_channel!r} is not a channel of this machine ({known})")
+        elif speed.unit not in SPEED_UNITS:
+            problems.append(f"{where}: the unit of {speed.id!r} is {speed.unit!r}; it must be {', '.join(SPEED_UNITS)}")
+    if machine.bearings and machine.shaft_hz is None and machine.speed_channel is None:
+        problems.append(f"{at}.bearings: their frequencies follow from the speed; give shaft_hz or speed_channel")
+    ids = [b.id for b in machine.bearings]
+    for i, bearing in enumerate(machine.bearings):
+        where = f"{at}.bearings[{i}]"
+        if bearing.id in ids[:i]:
+            problems.append(f"{where}.id: {bearing.id!r} is used twice")
+        if bearing.ball_mm >= bearing.pitch_mm:
+            problems.append(
+                f"{where}.ball_mm: {bearing.ball_mm:g} does not fit pitch_mm {bearing.pitch_mm:g}, the diameter of the "
+                "circle that the balls' centres run on"
+            )
+        problems += [
+            f"{where}.channels: {c!r} is not a channel of this machine ({known})"
+            for c in dict.fromkeys(bearing.channels)
+            if c not in channels
+        ]
+        if not bearing.channels and not any(c.kind == "vibration" and not c.slow for c in machine.channels):
+            problems.append(f"{where}.channels: the machine has no vibration channel; name those that feel the bearing")
     return problems
 
 

@@ -168,7 +168,8 @@ class Judge:
         shares = _normalised(np.maximum(found.shares[0] - bank.share_median, 0))
         # Where the indicators found it, it may lie in any band.
         where = shares if by != "indicators" and found.embedding[0] / bank.limit >= ratio else None
-        peak = self._peak(window, bank, int(found.position[0]), where) if ratio >= 1 else None
+        nearest = int(found.position[0] if where is not None or not len(found.measured) else found.measured[0])
+        peak = self._peak(window, bank, nearest, where) if ratio >= 1 else None
         reading = replace(
             plain,
             distance=float(found.embedding[0]),
@@ -176,6 +177,7 @@ class Judge:
             ratio=ratio,
             bands=tuple(shares.tolist()),
             peak_band=peak,
+            nearest_ns=int(bank.end_ns[nearest]),
         )
         return _Compared(window.end_ns, reading, max(0.0, ratio - bank.usual), vector)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fisher_agent.captures import DOCUMENT, Capture
 from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile, ConfigError
 from fisher_agent.recordings import Column, RecordedFile, Snapshots
@@ -157,6 +158,8 @@ def _narrowed(file: RecordedFile, machine: MachineConfig) -> RecordedFile:
 
 def _load(file: RecordedFile, machine: MachineConfig) -> tuple[list[Frame], bool]:
     """A file's frames, sorted, at its own time, and whether the file states that time."""
+    if file.path.is_dir():
+        return _captured(file, machine), True
     path, series = file.path, read_series(file.path)
     for s in series:
         if s.rate_hz is not None and file.rate_hz is not None and not _same_rate(s.rate_hz, file.rate_hz):
@@ -181,6 +184,27 @@ def _load(file: RecordedFile, machine: MachineConfig) -> tuple[list[Frame], bool
         whole = Frame(machine.id, channel.id, start_ns, channel.rate_hz, samples)
         frames += _split(path, whole, file.snapshots) if file.snapshots else [whole]
     return sorted(frames, key=lambda f: f.t_ns), bool(own_ns)
+
+
+def _captured(file: RecordedFile, machine: MachineConfig) -> list[Frame]:
+    """What a capture holds of the machine's channels, block by block as it was heard, at its own times."""
+    if not (file.path / DOCUMENT).exists():
+        raise BadFile(f"{file.path} cannot be read: it is a folder and is no capture, for it has no {DOCUMENT}")
+    capture = Capture.open(file.path)
+    if capture.machine != machine.id:
+        raise BadFile(f"{file.path} is a capture of {capture.machine!r}, not of machine {machine.id!r}")
+    known = {c.id: c for c in machine.channels}
+    wanted = [c for c in file.channels or known if c in known and c in capture.channels]
+    frames = [frame for channel in wanted for frame in capture.frames(channel)]
+    if not frames:
+        raise BadFile(f"{file.path} holds {', '.join(capture.channels) or 'nothing'}, none of which is asked for")
+    for frame in frames:
+        if not _same_rate(known[frame.channel].rate_hz, frame.rate_hz):
+            raise BadFile(
+                f"{file.path} has {frame.rate_hz:g} Hz, channel {frame.channel!r} is configured with "
+                f"{known[frame.channel].rate_hz:g} Hz"
+            )
+    return sorted(frames, key=lambda f: f.t_ns)
 
 
 def _scaled(values: NDArray[Any], scale: float) -> Floats:

@@ -16,7 +16,7 @@ from fisher_agent.config import SPARSE_BELOW, ChannelConfig, JudgeBy, MachineCon
 from fisher_agent.coreset import coreset
 from fisher_agent.errors import NotLearnt
 from fisher_agent.features import Scale, features
-from fisher_agent.indicators import third_octave_levels, third_octaves
+from fisher_agent.indicators import measure, third_octave_levels, third_octaves
 from fisher_agent.learnt import ChannelReport, Report
 from fisher_agent.nearest import Index
 from fisher_agent.pipeline import Pipeline
@@ -70,6 +70,7 @@ class _Row(NamedTuple):
     bands: Floats  # (n_bands, d)
     octave_db: Floats
     features: Floats
+    velocity_mm_s: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +82,7 @@ class Embedded:
     vectors: Floats  # (n, n_bands * d)
     octave_db: Floats  # (n, k)
     features: Floats  # (n, m)
+    velocity_mm_s: Floats  # (n,), empty where the unit allows none
     n_bands: int  # 0 where the model does not see the channel; then vectors have no columns
 
     def only(self, kept: NDArray[np.intp]) -> "Embedded":
@@ -92,6 +94,7 @@ class Embedded:
             vectors=self.vectors[kept],
             octave_db=self.octave_db[kept],
             features=self.features[kept],
+            velocity_mm_s=self.velocity_mm_s[kept] if self.velocity_mm_s.size else self.velocity_mm_s,
         )
 
 
@@ -113,7 +116,9 @@ def embed(
             taken = octaves[w.channel]
             levels = third_octave_levels(w.samples, w.rate_hz, centres_hz=taken.centres_hz, floor=taken.floor)
             found = features(w.samples, w.rate_hz, gain=gains[w.channel], valued=valued[w.channel])
-            rows[w.channel].append(_Row(position, span(w), bands, levels, found))
+            config = setup.machine.channel(w.channel)
+            velocity = measure(w.samples, w.rate_hz, kind=config.kind, unit=config.unit).velocity_rms_mm_s
+            rows[w.channel].append(_Row(position, span(w), bands, levels, found, velocity))
         done += len(batch)
         if setup.progress is not None:
             setup.progress(done, total)
@@ -124,11 +129,18 @@ def embed(
             vectors=np.stack([row.bands.reshape(-1) for row in kept]).astype(np.float32),
             octave_db=np.stack([row.octave_db for row in kept]),
             features=np.stack([row.features for row in kept]),
+            velocity_mm_s=_velocities(kept),
             n_bands=len(kept[0].bands),
         )
         for channel, rows_of in rows.items()
         if (kept := _of_one_kind(rows_of))
     }
+
+
+def _velocities(rows: list[_Row]) -> Floats:
+    """(n,), or empty unless every window has one."""
+    found = [row.velocity_mm_s for row in rows]
+    return np.asarray([v for v in found if v is not None] if None not in found else [], dtype=np.float32)
 
 
 def _of_one_kind(rows: list[_Row]) -> list[_Row]:
@@ -209,6 +221,7 @@ def normal_bank(
             feature_spread=scale.spread,
             feature_limit=feature_limit,
             typical_ratio=float(np.median(ratio)),
+            velocity_mm_s=kept.velocity_mm_s,
         )
         channels.append(channel)
         reports.append(channel_report(config, survey, channel, apart, kept=len(kept.vectors)))

@@ -171,6 +171,17 @@ class Ledger:
             elif message.retain:
                 self._board.show(message.topic, message.payload)
 
+    async def evidence(self, live: LiveMachine, alarm: Alarm) -> None:
+        """Keep and show an alarm again that its capture was added to: no transition, so nothing in the journal."""
+        shown, *_ = alarm_messages(self.names, self._object(live, alarm))
+        job = partial(
+            self._store.commit_alarms, live.config.id, [alarm], live.alarms.occurrence, messages=[shown]
+        )  # fmt: skip
+        if await self._save(job, 0):
+            self._board.adopt(shown)
+        else:
+            self._board.show(shown.topic, shown.payload)
+
     def show_alarms(self, live: LiveMachine) -> None:
         """Put every alarm of a machine on the board as it stands: after a start, before anything was judged."""
         for alarm in live.alarms.alarms:

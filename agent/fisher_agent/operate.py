@@ -15,6 +15,7 @@ from fisher_agent import app, client
 from fisher_agent.alarmobject import alarm_object, alarm_row, listed
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.banks import BankLibrary, list_banks
+from fisher_agent.captures import CAPTURES, CaptureFiles
 from fisher_agent.commands import MAX_TEXT, Command, said, sayable
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.control import record_files
@@ -333,6 +334,26 @@ def bank_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"kept {r.get('waveform_bytes_kept', 0) / 1e6:.1f} MB"
         for r in rows
     ] or ["no banks yet; enrol a machine with `fisher-agent enroll --machine ID`"]
+
+
+def captures(config: Config, machine_id: str | None) -> list[dict[str, Any]]:
+    """Every capture on this box, the latest first; reading them needs no daemon and no lock."""
+    if machine_id:
+        config.machine(machine_id)
+    return CaptureFiles(config.state_dir / CAPTURES).rows(machine_id)
+
+
+def capture_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line per capture."""
+    return [
+        f"{r['capture']}  {r['bytes'] / 1e6:.1f} MB  "
+        + (
+            f"DAMAGED: {r['problem']}"
+            if r["problem"]
+            else f"{datetime.fromtimestamp(r['raised_ns'] / 1e9, UTC).isoformat(timespec='seconds')}  {r['text']}"
+        )
+        for r in rows
+    ] or ["no captures yet; one is written for each anomaly that is raised"]
 
 
 def rebuild(config: Config, machine_id: str | None, *, progress: Progress) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from fisher_agent.backends.standby import Standby
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.board import Board
+from fisher_agent.captures import CAPTURES, CaptureFiles
 from fisher_agent.codes import Level
 from fisher_agent.config import Config, MachineConfig, SourceConfig
 from fisher_agent.delivery import Delivery, clock_unset
@@ -30,6 +31,7 @@ from fisher_agent.links import Links
 from fisher_agent.live import LiveMachine
 from fisher_agent.outbox import Backlog
 from fisher_agent.pace import Pace
+from fisher_agent.recorder import Recorder
 from fisher_agent.report import MS, Names, as_json
 from fisher_agent.service import Systemd
 from fisher_agent.serving import Serving, say
@@ -141,6 +143,8 @@ class Agent:
             found["broker"] = f"it refuses {len(refused)} topics, such as {topic} ({why}); allow them in its ACL"
         if self.ledger.problem:
             found["state"] = self.ledger.problem
+        if self.recorder.problem:
+            found["captures"] = self.recorder.problem
         if self.engine.model.note:
             found["backend"] = self.engine.model.note
         if clock_unset():
@@ -166,6 +170,11 @@ class Agent:
         self.library = BankLibrary(self.config, self.parts.banks, self.engine)
         model, self.pipeline = self.engine.model, self.engine.pipeline(self.stats)
         self.ledger = Ledger(self.names, self.store, self.in_store, board=self.board, model=model, stats=self.stats)
+        files = CaptureFiles(self.config.state_dir / CAPTURES)
+        self.recorder = Recorder(
+            self.config, files=files, banks=self.parts.banks, ledger=self.ledger, model=lambda: self.engine.model
+        )
+        await self.in_store(files.sweep)
         say(model)
         await self.ledger.remember()
         for machine in self.config.machines:
@@ -230,6 +239,7 @@ class Agent:
         self._drained.set()
         self._work.set()
         await finish([compute, ticker], deadline=deadline)
+        await self.recorder.finish(self.machines)
         await self._say_goodbye()
         self._delivery.finish()
         await finish(sinks, deadline=deadline)
@@ -282,6 +292,7 @@ class Agent:
                 continue  # it left the configuration a moment ago, or a reload has not told the source of it yet
             for recording in self.recordings.get(frame.machine, ()):
                 recording.add(frame)
+            self.recorder.heard(machine, frame)
             self._queue(machine.frame(frame, mono_s=mono_s, utc_ns=utc_ns))
 
     def _queue(self, moments: Sequence[Moment]) -> None:
@@ -320,6 +331,7 @@ class Agent:
                 latency_ms = (now_s - queued_s) * 1e3
                 self.account.judged(latency_ms)
                 await self.ledger.verdict(machine, verdict, latency_ms=latency_ms, mono_s=now_s)
+                self.recorder.judged(machine, verdict)
             await self.ledger.flush()
             self.announce()
 
@@ -367,6 +379,7 @@ class Agent:
                     continue
                 self._queue(machine.flush_if_silent())
                 self.ledger.show_level(machine, machine.level(mono_s=now_s))
+            self.recorder.tick(self.machines)
             if self.ledger.problem:
                 await self.ledger.retry()
             self.board.show(f"{self.names.base}/status", self._status_word())

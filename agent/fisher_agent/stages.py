@@ -96,6 +96,7 @@ class ChannelReading:
     peak_band: Peak | None
     deviation: float = -1.0  # of the indicators from the nearest enrolled windows, in spreads; -1: not compared
     mean: float | None = None  # in the channel's unit, where that says something
+    nearest_ns: int = 0  # grid time of the nearest enrolled window, in the view that decided; 0: not compared
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,7 @@ class Recording:
             return
         before = self._latest.get(frame.channel)
         self._latest[frame.channel] = frame
-        hole = before is not None and _follows(before, frame) and _skips(before, frame)
-        frame = replace(frame, seq=None, gap=frame.gap or hole)
+        frame = without_seq(frame, before)
         duration_s = len(frame.samples) / frame.rate_hz
         tail = self._short.get(frame.channel, [])
         if tail and (frame.gap or not _follows(tail[-1], frame)):
@@ -132,6 +131,12 @@ class Recording:
         if tail := self._short.pop(channel, None):
             joined = tail[0] if len(tail) == 1 else replace(tail[0], samples=np.concatenate([f.samples for f in tail]))
             self._blocks.setdefault(channel, []).append(joined)
+
+
+def without_seq(frame: Frame, before: Frame | None) -> Frame:
+    """The frame without its counter; a hole that only the counter shows, not the stamps, becomes a gap."""
+    hole = before is not None and _follows(before, frame) and _skips(before, frame)
+    return replace(frame, seq=None, gap=frame.gap or hole)
 
 
 def _start_ns(frame: Frame) -> int:

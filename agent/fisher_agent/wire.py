@@ -138,7 +138,7 @@ class Decoder:
             message = _from_frame(payload, binding)
         else:
             message = _Message(_deinterleave(_raw(payload, BARE_DTYPES[binding.format]), binding.width, binding))
-        scaled = {p: _scaled(raw, binding.channels[p].config.scale) for p, raw in message.samples.items()}
+        physical = {p: scaled(raw, binding.channels[p].config.scale) for p, raw in message.samples.items()}
         t_ns, gap = message.t_ns, False
         if t_ns is None or not binding.stamped:
             t_ns, gap = _arrived(binding, message, mono_ns=mono_ns, utc_ns=utc_ns)
@@ -152,7 +152,7 @@ class Decoder:
                 message.seq,
                 gap,
             )
-            for p, samples in scaled.items()
+            for p, samples in physical.items()
         ]
 
 
@@ -232,8 +232,8 @@ def _deinterleave(raw: NDArray[Any], width: int, binding: Binding) -> dict[int, 
     return {p: table[:, bound.config.index] for p, bound in enumerate(binding.channels)}
 
 
-def _scaled(raw: NDArray[Any], scale: float) -> Floats:
-    """float32, contiguous, read-only, finite; no copy where the payload is that already."""
+def scaled(raw: NDArray[Any], scale: float) -> Floats:
+    """float32, contiguous, read-only, finite, or BadPayload; no copy where the payload is that already."""
     floating = raw.dtype.kind == "f"
     if floating and not np.isfinite(raw).all():
         raise BadPayload(Reason.NOT_FINITE, "a sample is NaN or infinite")

@@ -210,9 +210,9 @@ def test_a_flood_elsewhere_groups_nothing_of_a_machine_with_one_alarm():
 def test_a_capture_belongs_to_its_occurrence():
     alarms = raised()
     before = alarms.anomaly.seq
-    assert alarms.attach("anomaly", 1, capture="press-07/1", sha256="ab").capture == "press-07/1"
+    assert alarms.captured("anomaly", 1, capture="press-07/1", sha256="ab").capture == "press-07/1"
     assert alarms.anomaly.seq == before
-    assert alarms.attach("anomaly", 7, capture="x", sha256="") is None
+    assert alarms.captured("anomaly", 7, capture="x", sha256="") is None
     feed(alarms, 0.1, 0.1)
     feed(alarms, 1.5, 1.5, 1.5)
     assert alarms.anomaly.capture == ""

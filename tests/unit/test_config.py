@@ -209,3 +209,59 @@ def test_a_configuration_cannot_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.site = "other"
     assert isinstance(config, Config)
+
+
+BEARING = '[[machines.bearings]]\nid = "de"\nballs = 9\nball_mm = 7.94\npitch_mm = 39.04\n'
+SPEED = '[[machines.channels]]\nid = "speed"\nrate_hz = 1\nsource = "plant"\ntopic = "raw/speed"\nunit = "rpm"\n'
+
+
+def test_a_bearing_is_configured_by_geometry_and_speed() -> None:
+    text = whole('kind = "vibration"\n', machine="shaft_hz = 29.95\n") + BEARING
+    (bearing,) = parse(text).machine("press-07").bearings
+    assert (bearing.balls, bearing.ball_mm, bearing.pitch_mm, bearing.contact_deg) == (9, 7.94, 39.04, 0.0)
+    text = whole('kind = "vibration"\n', machine='speed_channel = "speed"\n') + SPEED + BEARING
+    assert parse(text).machine("press-07").speed_channel == "speed"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        (whole('kind = "vibration"\n') + BEARING, "machines[0].bearings", "give shaft_hz or speed_channel"),
+        (whole(machine="shaft_hz = 25") + BEARING, "machines[0].bearings[0].channels", "no vibration channel"),
+        (
+            whole(machine="shaft_hz = 25") + BEARING + 'channels = ["vib", "viv"]',
+            "machines[0].bearings[0].channels",
+            "'viv' is not a channel of this machine (vib)",
+        ),
+        (
+            whole('kind = "vibration"\n', machine="shaft_hz = 25") + BEARING + BEARING,
+            "machines[0].bearings[1].id",
+            "used twice",
+        ),
+        (
+            whole('kind = "vibration"\n', machine="shaft_hz = 25") + BEARING.replace("7.94", "40"),
+            "machines[0].bearings[0].ball_mm",
+            "40 does not fit pitch_mm 39.04",
+        ),
+        (whole(machine="shaft_hz = 25") + BEARING.replace("9\n", "2\n", 1), "machines[0].bearings[0].balls", "3"),
+        (whole(machine="shaft_hz = 25") + BEARING + "contact_deg = 90", "machines[0].bearings[0].contact_deg", "90"),
+        (whole(machine="shaft_hz = 0"), "machines[0].shaft_hz", "greater than 0"),
+        (whole(machine="speed_tolerance = 0.5"), "machines[0].speed_tolerance", "0.1"),
+        (whole(machine='speed_channel = "spd"') + SPEED, "machines[0].speed_channel", "(vib, speed)"),
+        (whole(machine='speed_channel = "vib"'), "machines[0].speed_channel", "must be Hz, rpm, 1/min"),
+        (
+            whole(machine='shaft_hz = 25\nspeed_channel = "speed"') + SPEED,
+            "machines[0].speed_channel",
+            "name one of the two",
+        ),
+        (whole(head="[capture]\nbefore_s = -1\n"), "capture.before_s", "-1"),
+        (whole(head="[capture]\nafter_s = 4000\n"), "capture.after_s", "3600"),
+        (whole(head="[capture]\nmax_mb = 0\n"), "capture.max_mb", "1"),
+        (whole(head="[capture]\nring_mb = 'much'\n"), "capture.ring_mb", "number"),
+        (whole(head="[capture]\nenabled = 'perhaps'\n"), "capture.enabled", "boolean"),
+        (whole(head="[capture]\nseconds = 3\n"), "capture.seconds", "unknown key"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_captures_speeds_and_bearings_is_named_by_its_key(text: str, key: str, says: str) -> None:
+    found = mistakes(text)
+    assert says in found[key], found
