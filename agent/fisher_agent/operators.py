@@ -115,5 +115,14 @@ async def _alarm_verb(agent: Agent, command: Command, via: str) -> str:
     return result.error
 
 
+async def _capture(agent: Agent, command: Command, via: str) -> str:
+    await agent.recorder.capture(agent.machines[command.machine], by=command.by or via, machines=agent.machines)
+    await record(agent, audit(command, via=via))
+    return ""
+
+
 ALARM_VERBS = ("ack", "shelve", "unshelve", "suppress", "unsuppress", "out-of-service", "in-service")
-VERBS: dict[str, Callable[[Agent, Command, str], Awaitable[str]]] = dict.fromkeys(ALARM_VERBS, _alarm_verb)
+VERBS: dict[str, Callable[[Agent, Command, str], Awaitable[str]]] = {
+    **dict.fromkeys(ALARM_VERBS, _alarm_verb),
+    "capture": _capture,
+}
