@@ -23,7 +23,7 @@ RATE_HZ = 25600
 BLOCK_S, BLOCK = 0.2, 5120  # 20 kB of float32
 LENGTH_S, HOP_S = 5.0, 2.5  # the defaults
 RUN_S, ENROLL_S = 120, 45
-MAX_RSS = 400e6
+MAX_RSS = 480e6  # 64 MB of it what is remembered for captures (capture.ring_mb)
 MAX_GROWTH = 1.05
 F32 = next(code for code, dtype in FRAME_DTYPES.items() if dtype == np.float32)
 PLANT = "\n".join(
