@@ -125,6 +125,12 @@ def third_octave_levels(samples: Floats, rate_hz: float, *, centres_hz: Doubles,
 
 def is_clipped(samples: Floats) -> bool:
     """Whether samples pile up at an extreme in runs, as at the end of a converter's range."""
+    return clipped_share(samples) > 0
+
+
+def clipped_share(samples: Floats) -> float:
+    """The share of samples (n,) that pile up at an extreme in runs; 0 where none do."""
+    clipped = 0
     for signed in (samples, -samples):
         top = signed.max()
         at_top = signed == top
@@ -135,8 +141,8 @@ def is_clipped(samples: Floats) -> bool:
         if not len(below) or count < CLIPPED_PILE * int((below == below.max()).sum()):
             continue
         if (at_top[2:] & at_top[1:-1] & at_top[:-2]).any():
-            return True
-    return False
+            clipped += count
+    return clipped / len(samples)
 
 
 def _velocity_rms_mm_s(centred: Doubles, rate_hz: float, m_s2_per_unit: float) -> float | None:

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from fisher_agent.alarms import MachineAlarms, Transition
 from fisher_agent.codes import Level, Status
 from fisher_agent.config import Config, MachineConfig
+from fisher_agent.confirm import Confirm
+from fisher_agent.feed import Feed
 from fisher_agent.gather import Gatherer
+from fisher_agent.sensor import FINE, Finding
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Verdict
 
 LEVEL_HOLD_S = 5.0  # HMIs sample about once in 3 s: a level that was shown for less may never be seen
 ABSENT_VERDICTS = 3  # one or two may be the gap of a lost block
+SURE_WINDOWS = 3  # in a row of a bad sensor, and as many of a good one; a knock spoils fewer
+SURE_LENGTHS = 2.0  # lengths of a window that they span, so that they are not all of the same samples
+SURE_STREAM_S = {Status.GAP: 120.0, Status.RATE_MISMATCH: 30.0, Status.CLOCK_DRIFT: 60.0}
+"""For how long a stream is bad before its sensor is. Samples are missing in the last minute, and a link that was away
+for some seconds is forgotten after it."""
 FALL_ORDER = (Level.NORMAL, Level.UNKNOWN, Level.ADVISORY, Level.ALARM, Level.SEVERE)
 
 
@@ -23,6 +31,8 @@ class _Hearing:
 
     stale_after_s: float
     heard_s: float  # when the last frame came; the start of the agent counts as heard
+    feed: Feed
+    windows: Confirm  # what stands of the sensor by its windows
     stale: bool = False
     spoke: bool = False  # whether anything was heard since the start
     clock_offset_ms: float = 0.0
@@ -30,6 +40,9 @@ class _Hearing:
     reading: ChannelReading | None = None
     held: bool = False  # it has a part in verdicts between its windows
     absent: int = 0  # verdicts in a row that it gave no window to
+    stream: Finding = FINE  # what is wrong with it right now
+    stream_since_s: float | None = None  # since when something is
+    stream_bad: Finding = FINE  # the same, once it has lasted
 
 
 class LiveMachine:
@@ -46,6 +59,13 @@ class LiveMachine:
             c.id: _Hearing(
                 config.stale_after_s(c),
                 mono_s,
+                Feed(c, stale_after_s=config.stale_after_s(c), blocks=config.window.held(c)),
+                Confirm(
+                    on_count=SURE_WINDOWS,
+                    on_s=SURE_LENGTHS * config.window.length_s,
+                    off_count=SURE_WINDOWS,
+                    off_s=SURE_LENGTHS * config.window.length_s,
+                ),
                 rate_hz=c.rate_hz,
                 stale=alarms.is_stale(c.id),
                 held=config.window.held(c),
@@ -71,6 +91,7 @@ class LiveMachine:
         hearing.rate_hz = frame.rate_hz
         end_ns = frame.t_ns + round(len(frame.samples) * 1e9 / frame.rate_hz)
         hearing.clock_offset_ms = (end_ns - utc_ns) / 1e6
+        hearing.feed.take(frame, end_ns=end_ns, mono_s=mono_s, utc_ns=utc_ns)
         return self.gatherer.push(frame)
 
     def judged(self, verdict: Verdict, *, fault_code: int) -> list[Transition]:
@@ -80,8 +101,9 @@ class LiveMachine:
         for hearing in self._hearing.values():
             hearing.absent += 1
         for reading in verdict.readings:
-            self._hearing[reading.channel].reading = reading
-            self._hearing[reading.channel].absent = 0
+            hearing = self._hearing[reading.channel]
+            hearing.reading, hearing.absent = reading, 0
+            hearing.windows.take(_of_window(reading, hearing, running=verdict.running), t_s=verdict.t_ns / 1e9)
         return self.alarms.verdict(verdict, fault_code=fault_code)
 
     @property
@@ -97,9 +119,28 @@ class LiveMachine:
             stale = silent or (hearing.stale and not hearing.spoke)
             if stale != hearing.stale:
                 hearing.stale = stale
+                hearing.windows.reset()
                 act = self.alarms.stale if stale else self.alarms.fresh
                 transitions += act(channel, utc_ns)
+            self._look_at_stream(channel, hearing, mono_s=mono_s)
         return transitions
+
+    def _look_at_stream(self, channel: str, hearing: _Hearing, *, mono_s: float) -> None:
+        """What is wrong with a stream counts once it has lasted; a moment without it ends it."""
+        fault = self.gatherer.status(channel)
+        hearing.stream = hearing.feed.finding()
+        if fault is Status.RATE_MISMATCH:
+            text = f"{hearing.rate_hz:g} Hz is stated, {self.config.channel(channel).rate_hz:g} configured"
+            hearing.stream = Finding(fault, text)
+        elif not hearing.stream.bad and hearing.absent >= ABSENT_VERDICTS and not hearing.held:
+            hearing.stream = Finding(Status.GAP, "it is heard, but none of its windows is whole and in time")
+        if not hearing.stream.bad or hearing.stale:
+            hearing.stream_since_s, hearing.stream_bad = None, FINE
+            return
+        if hearing.stream_since_s is None:
+            hearing.stream_since_s = mono_s
+        if mono_s - hearing.stream_since_s >= SURE_STREAM_S[hearing.stream.status]:
+            hearing.stream_bad = hearing.stream
 
     def flush_if_silent(self) -> list[Moment]:
         """When every channel is silent, no frame will ever close the last grid times: they are judged as they are."""
@@ -111,6 +152,7 @@ class LiveMachine:
         """Count every channel as heard now: after a long pause of the process itself, silence proves nothing."""
         for hearing in self._hearing.values():
             hearing.heard_s = mono_s
+            hearing.feed.reset()
 
     @property
     def all_stale(self) -> bool:
@@ -127,11 +169,30 @@ class LiveMachine:
             return stream
         if hearing.absent >= ABSENT_VERDICTS and not hearing.held:
             return Status.GAP  # it is heard, but always too late to be judged: its clock is behind the others'
-        if hearing.reading is not None and hearing.reading.flat:
-            return Status.FLAT
-        if hearing.reading is not None and hearing.reading.clipped:
-            return Status.CLIPPED
-        return Status.OK
+        if hearing.stream.status in (Status.GAP, Status.RATE_MISMATCH):
+            return hearing.stream.status
+        if hearing.reading is not None:
+            if hearing.reading.status is not Status.OK:
+                return hearing.reading.status
+            if hearing.reading.flat:
+                return Status.FLAT
+            if hearing.reading.clipped:
+                return Status.CLIPPED
+        return hearing.stream.status
+
+    def sensor_states(self) -> Mapping[str, tuple[Status, str]]:
+        """The channels whose sensor is bad, for long enough to be believed: what is wrong, and why.
+
+        A channel that is stale has no part in it. What stands still because its machine does is no bad sensor: while
+        nothing runs, flat and unplugged are neither found nor forgotten, so where all channels fall flat together
+        none is bad; the verdict's quality says that nothing is known of the machine.
+        """
+        bad = {
+            channel: hearing.stream_bad if hearing.stream_bad.bad else hearing.windows.standing
+            for channel, hearing in self._hearing.items()
+            if not hearing.stale
+        }
+        return {channel: (found.status, found.text) for channel, found in bad.items() if found.bad}
 
     @property
     def statuses(self) -> dict[str, Status]:
@@ -158,6 +219,14 @@ class LiveMachine:
         if now is not self._shown and not (falling and mono_s - self._shown_s < LEVEL_HOLD_S):
             self._shown, self._shown_s = now, mono_s
         return self._shown
+
+
+def _of_window(reading: ChannelReading, hearing: _Hearing, *, running: bool) -> Finding | None:
+    """What a window says of its sensor; None where that cannot be told."""
+    stands = hearing.windows.standing.status
+    if not running and (reading.status is Status.FLAT or (stands is Status.UNPLUGGED and reading.status is Status.OK)):
+        return None
+    return Finding(reading.status, reading.status_text)
 
 
 def channel_words(machines: Sequence[LiveMachine]) -> dict[str, dict[str, str]]:

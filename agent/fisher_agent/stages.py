@@ -11,7 +11,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fisher_agent.codes import Quality
+from fisher_agent.codes import Quality, Status
 
 Floats = NDArray[np.float32]
 Scalar = float | int | str | bool
@@ -96,6 +96,8 @@ class ChannelReading:
     peak_band: Peak | None
     deviation: float = -1.0  # of the indicators from the nearest enrolled windows, in spreads; -1: not compared
     mean: float | None = None  # in the channel's unit, where that says something
+    status: Status = Status.OK  # what this window says of its sensor; any other word: it was not compared
+    status_text: str = ""  # why
 
 
 @dataclass(frozen=True, slots=True)
