@@ -28,8 +28,8 @@ JUMP_NEAR, JUMP_FAR = 2, 10  # differences: one or two make the jump, those up t
 MANY_JUMPS = 4096  # candidates: so many are no lone ones
 LAGS = 24
 HUM_S = (0.5, 2.0)  # shortest and longest stretch that is looked at for mains hum
-MAINS_HZ = np.concatenate([np.arange(49.5, 50.51, 0.05), np.arange(59.5, 60.51, 0.05)])
-HUM_ORDERS = np.arange(1, 41)
+MAINS_HZ = np.concatenate([np.arange(49.7, 50.31, 0.05), np.arange(59.7, 60.31, 0.05)])  # interconnected grids
+HUM_ORDERS = np.arange(1, 13)  # many more, and some comb fits any machine
 HUM_BINS = np.arange(-2, 3)  # the main lobe of a Hann window
 ELECTRICAL = frozenset({"current", "voltage"})
 
