@@ -20,7 +20,7 @@ from fisher_agent.stages import ChannelReading, Embedding, Floats, Moment, Peak,
 from fisher_agent.standstill import Standstill
 from fisher_models.frontend import Frontend
 
-MAX_LOOKED_AT = 256  # moments between `wants` and `judge`; those that are never judged leave theirs behind
+MAX_LOOKED_AT = 10_000  # moments between `wants` and `judge`; those that are never judged leave theirs behind
 SPREAD_FLOOR_DB = 1.0  # a line that never moved during the enrolment is not stranger for moving by a tenth of a dB
 
 
@@ -38,7 +38,6 @@ class _Compared:
 class _Looked:
     """What a moment's windows show before anything is compared."""
 
-    moment: Moment
     levels: Mapping[str, Level]
     findings: Mapping[str, Finding]
     running: bool
@@ -67,7 +66,7 @@ class Judge:
             for c in machine.channels
             if c.valued
         }
-        self._looked_at: dict[int, _Looked] = {}
+        self._looked_at: dict[tuple[object, ...], _Looked] = {}
         self._held: dict[str, _Compared] = {}
 
     def gain(self, channel: str) -> float:
@@ -77,12 +76,12 @@ class Judge:
     def wants(self, moment: Moment) -> list[Window]:
         """The windows that must be embedded to judge this moment; none of a machine that is stopped or not enrolled."""
         looked = self._look(moment)
-        if len(self._looked_at) >= MAX_LOOKED_AT:
-            self._looked_at.clear()
-        self._looked_at[moment.end_ns] = looked
+        self._looked_at[_name(moment)] = looked
+        if len(self._looked_at) > MAX_LOOKED_AT:
+            del self._looked_at[next(iter(self._looked_at))]
         if self.bank is None or not looked.running:
             return []
-        return [w for w in self._comparable(looked) if self._channels[w.channel].n_bands]
+        return [w for w in self._comparable(moment, looked) if self._channels[w.channel].n_bands]
 
     def _look(self, moment: Moment) -> _Looked:
         levels = levels_of(self.machine, moment)
@@ -91,19 +90,19 @@ class Judge:
         running = is_running(self.machine, speaking, reference_rms=self._reference_rms)
         if not running:  # where all stands still, nothing tells a sensor that is unplugged
             findings = {c: FINE if f.status is Status.UNPLUGGED else f for c, f in findings.items()}
-        return _Looked(moment, levels, findings, running)
+        return _Looked(levels, findings, running)
 
     def _sensor(self, window: Window, level: Level) -> Finding:
         still_s = self._still[window.channel].take(window) if window.channel in self._still else 0.0
         config, reference = self.machine.channel(window.channel), self._sensors.get(window.channel)
         return check(window.samples, window.rate_hz, level=level, config=config, reference=reference, still_s=still_s)
 
-    def _comparable(self, looked: _Looked) -> list[Window]:
+    def _comparable(self, moment: Moment, looked: _Looked) -> list[Window]:
         """Windows of enrolled channels that hold a signal, and enough of it for the indicators that were enrolled, from
         sensors that can be believed."""
         return [
             w
-            for w in looked.moment.windows
+            for w in moment.windows
             if w.channel in self._channels
             and w.channel in looked.levels
             and looked.levels[w.channel].usable
@@ -113,9 +112,7 @@ class Judge:
 
     def judge(self, moment: Moment, embeddings: Mapping[str, Embedding]) -> Verdict:
         """Judge a moment, given the embeddings by channel of what `wants` named. BankMismatch where they do not fit."""
-        looked = self._looked_at.pop(moment.end_ns, None)
-        if looked is None or looked.moment is not moment:
-            looked = self._look(moment)
+        looked = self._looked_at.pop(_name(moment), None) or self._look(moment)
         levels, running, wrong = looked.levels, looked.running, because(looked.findings)
         plain = {
             w.channel: self._plain_reading(w, levels[w.channel], looked.findings[w.channel])
@@ -136,7 +133,7 @@ class Judge:
                 quality=Quality.BAD if dead else Quality.GOOD,
                 note="every channel is flat or invalid" if dead else "the machine is not running",
             )
-        compared = self._compare(moment, self._comparable(looked), self.bank.judged_by, plain, embeddings)
+        compared = self._compare(moment, self._comparable(moment, looked), self.bank.judged_by, plain, embeddings)
         missing = [c for c in self._channels if c not in compared]
         note = f"nothing to compare of {', '.join(missing)}" if missing else ""
         note = "; ".join(part for part in (note, wrong) if part)
@@ -326,6 +323,10 @@ class Judge:
     def _edges(self, channel: str, rate_hz: float) -> tuple[tuple[float, float], ...]:
         """The model's bands; none of a channel that it does not see."""
         return () if self.machine.channel(channel).slow else self._frontend.band_edges_hz(rate_hz)
+
+
+def _name(moment: Moment) -> tuple[object, ...]:
+    return moment.end_ns, *((w.channel, w.t_ns, len(w.samples)) for w in moment.windows)
 
 
 def _normalised(parts: Doubles) -> Doubles:

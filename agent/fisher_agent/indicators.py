@@ -19,6 +19,7 @@ LOWEST_CENTRE_HZ = 10.0
 BINS_PER_BAND = 2  # a band narrower than this many bins says more about the leakage of its neighbours than of itself
 CLIPPED_RUN = 3
 CLIPPED_SHARE = 1e-4
+CLIPPED_SURE = 0.01  # so many at one extreme need no runs: a fast signal stays there for a sample or two
 CLIPPED_PILE = 5  # the extreme value occurs this many times as often as the next one: measured signals taper off
 
 
@@ -140,7 +141,7 @@ def clipped_share(samples: Floats) -> float:
         below = signed[~at_top]
         if not len(below) or count < CLIPPED_PILE * int((below == below.max()).sum()):
             continue
-        if (at_top[2:] & at_top[1:-1] & at_top[:-2]).any():
+        if count >= CLIPPED_SURE * len(samples) or (at_top[2:] & at_top[1:-1] & at_top[:-2]).any():
             clipped += count
     return clipped / len(samples)
 
