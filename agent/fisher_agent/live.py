@@ -22,6 +22,7 @@ SURE_LENGTHS = 2.0  # lengths of a window that they span, so that they are not a
 SURE_STREAM_S = {Status.GAP: 120.0, Status.RATE_MISMATCH: 30.0, Status.CLOCK_DRIFT: 60.0}
 """For how long a stream is bad before its sensor is. Samples are missing in the last minute, and a link that was away
 for some seconds is forgotten after it."""
+STREAM_WELL_S = 60.0  # for so long it is well again before it is forgotten
 FALL_ORDER = (Level.NORMAL, Level.UNKNOWN, Level.ADVISORY, Level.ALARM, Level.SEVERE)
 
 
@@ -33,6 +34,7 @@ class _Hearing:
     heard_s: float  # when the last frame came; the start of the agent counts as heard
     feed: Feed
     windows: Confirm  # what stands of the sensor by its windows
+    lasting: Confirm  # and by its stream
     stale: bool = False
     spoke: bool = False  # whether anything was heard since the start
     clock_offset_ms: float = 0.0
@@ -42,7 +44,6 @@ class _Hearing:
     absent: int = 0  # verdicts in a row that it gave no window to
     stream: Finding = FINE  # what is wrong with it right now
     stream_since_s: float | None = None  # since when something is
-    stream_bad: Finding = FINE  # the same, once it has lasted
 
 
 class LiveMachine:
@@ -66,6 +67,7 @@ class LiveMachine:
                     off_count=SURE_WINDOWS,
                     off_s=SURE_LENGTHS * config.window.length_s,
                 ),
+                Confirm(on_count=1, on_s=0.0, off_count=2, off_s=STREAM_WELL_S),
                 rate_hz=c.rate_hz,
                 stale=alarms.is_stale(c.id),
                 held=config.window.held(c),
@@ -126,7 +128,7 @@ class LiveMachine:
         return transitions
 
     def _look_at_stream(self, channel: str, hearing: _Hearing, *, mono_s: float) -> None:
-        """What is wrong with a stream counts once it has lasted; a moment without it ends it."""
+        """What is wrong with a stream counts once it has lasted."""
         fault = self.gatherer.status(channel)
         hearing.stream = hearing.feed.finding()
         if fault is Status.RATE_MISMATCH:
@@ -134,13 +136,17 @@ class LiveMachine:
             hearing.stream = Finding(fault, text)
         elif not hearing.stream.bad and hearing.absent >= ABSENT_VERDICTS and not hearing.held:
             hearing.stream = Finding(Status.GAP, "it is heard, but none of its windows is whole and in time")
-        if not hearing.stream.bad or hearing.stale:
-            hearing.stream_since_s, hearing.stream_bad = None, FINE
+        if hearing.stale:
+            hearing.stream, hearing.stream_since_s = FINE, None
+            hearing.lasting.reset()
             return
-        if hearing.stream_since_s is None:
+        if not hearing.stream.bad:
+            hearing.stream_since_s = None
+        elif hearing.stream_since_s is None:
             hearing.stream_since_s = mono_s
-        if mono_s - hearing.stream_since_s >= SURE_STREAM_S[hearing.stream.status]:
-            hearing.stream_bad = hearing.stream
+        since_s = mono_s if hearing.stream_since_s is None else hearing.stream_since_s
+        new = hearing.stream.bad and mono_s - since_s < SURE_STREAM_S[hearing.stream.status]
+        hearing.lasting.take(None if new and not hearing.lasting.standing.bad else hearing.stream, t_s=mono_s)
 
     def flush_if_silent(self) -> list[Moment]:
         """When every channel is silent, no frame will ever close the last grid times: they are judged as they are."""
@@ -188,7 +194,7 @@ class LiveMachine:
         none is bad; the verdict's quality says that nothing is known of the machine.
         """
         bad = {
-            channel: hearing.stream_bad if hearing.stream_bad.bad else hearing.windows.standing
+            channel: hearing.lasting.standing if hearing.lasting.standing.bad else hearing.windows.standing
             for channel, hearing in self._hearing.items()
             if not hearing.stale
         }

@@ -333,10 +333,15 @@ def test_a_stale_channel_is_no_bad_sensor(bank: Bank) -> None:
 
 
 def heard(
-    seen: LiveMachine, seconds: float, *, offset_s: float = 0.0, keeps: Callable[[int], bool] = lambda _: True
+    seen: LiveMachine,
+    seconds: float,
+    *,
+    offset_s: float = 0.0,
+    keeps: Callable[[int], bool] = lambda _: True,
+    first: int = 0,
 ) -> None:
     """Both channels in blocks of a second, in real time, with a tick after each."""
-    for k in range(round(seconds)):
+    for k in range(first, first + round(seconds)):
         for config in PRESS.channels:
             if keeps(k) or config is CURRENT:
                 t_ns = LATER_NS + k * 10**9 + (round(offset_s * 1e9) if config is VIBRATION else 0)
@@ -354,6 +359,10 @@ def test_samples_that_are_missing_for_minutes_are_a_bad_sensor() -> None:
     heard(seen, 240, keeps=lambda k: k % 5 != 2)
     assert seen.sensor_states()["vib"][0] is Status.GAP
     assert "came" in seen.sensor_states()["vib"][1]
+    heard(seen, 90, first=240)
+    assert seen.sensor_states()["vib"][0] is Status.GAP, "it must be well for a while"
+    heard(seen, 60, first=330)
+    assert seen.sensor_states() == {}
 
 
 def test_a_clock_that_is_off_is_a_bad_sensor_and_its_windows_count_all_the_same() -> None:
