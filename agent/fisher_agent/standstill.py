@@ -5,6 +5,7 @@ import numpy as np
 from fisher_agent.stages import Window
 
 UNKNOWN_NS = -(1 << 62)
+FEW = 16
 REVERSALS = 10
 """So often a value must have turned back before its standing still says anything: a temperature that only climbed
 during the enrolment may well stand once it is warm."""
@@ -34,21 +35,25 @@ class Standstill:
         """Seconds for which the last value has stood; a window that was seen before changes nothing."""
         period_ns = 1e9 / window.rate_hz
         known = max(0, round((self._end_ns - window.t_ns) / period_ns)) if self._end_ns != UNKNOWN_NS else 0
-        fresh = window.samples[known:].astype(np.float64)
+        fresh = window.samples[known:]
         if len(fresh):
             begin_ns = window.t_ns + round(known * period_ns)
             if self._end_ns == UNKNOWN_NS or begin_ns - self._end_ns > self._gap_ns:
                 self._since_ns, self._value, self._rising = begin_ns, float(fresh[0]), None
-            steps = np.diff(fresh, prepend=self._value)
-            at = np.flatnonzero(steps != 0)
-            if len(at):
-                times_ns = begin_ns + np.round(at * period_ns).astype(np.int64)
-                runs_ns = np.diff(times_ns, prepend=self._since_ns)
-                self._longest_ns = max(self._longest_ns, int(runs_ns.max()))
-                rising = steps[at] > 0
-                before = rising[:1] if self._rising is None else np.asarray([self._rising])
-                self._reversals += int(np.count_nonzero(np.diff(np.concatenate([before, rising]))))
-                self._rising, self._since_ns = bool(rising[-1]), int(times_ns[-1])
-            self._value = float(fresh[-1])
+            if len(fresh) <= FEW:  # one after another windows of a slow channel differ by a sample or two
+                for n, value in enumerate(fresh.tolist()):
+                    self._move(value, begin_ns + round(n * period_ns))
+            else:
+                before = np.append(np.float32(self._value), fresh[:-1])
+                for n in np.flatnonzero(fresh != before).tolist():
+                    self._move(float(fresh[n]), begin_ns + round(n * period_ns))
             self._end_ns = begin_ns + round(len(fresh) * period_ns)
         return (self._end_ns - self._since_ns) / 1e9
+
+    def _move(self, value: float, t_ns: int) -> None:
+        if value == self._value:
+            return
+        rising = value > self._value
+        self._reversals += self._rising is not None and rising is not self._rising
+        self._longest_ns = max(self._longest_ns, t_ns - self._since_ns)
+        self._value, self._rising, self._since_ns = value, rising, t_ns
