@@ -141,9 +141,20 @@ def clipped_share(samples: Floats) -> float:
         below = signed[~at_top]
         if not len(below) or count < CLIPPED_PILE * int((below == below.max()).sum()):
             continue
-        if count >= CLIPPED_SURE * len(samples) or (at_top[2:] & at_top[1:-1] & at_top[:-2]).any():
+        in_runs = (at_top[2:] & at_top[1:-1] & at_top[:-2]).any()
+        if in_runs or (count >= CLIPPED_SURE * len(samples) and _is_scattered(below, float(top), count)):
             clipped += count
     return clipped / len(samples)
+
+
+def _is_scattered(below: Floats, top: float, count: int) -> bool:
+    """Whether no value between the extremes comes nearly as often: a tone sampled in step with itself has few."""
+    some = below[:: max(1, len(below) // 8192)].astype(np.float64)
+    some = some[some > below.min()]
+    if not len(some):
+        return False
+    _, counts = np.unique(np.rint(1e4 * some / max(abs(top), float(np.abs(some).max()))), return_counts=True)
+    return CLIPPED_PILE * int(counts.max()) * len(below) <= count * len(some)
 
 
 def _velocity_rms_mm_s(centred: Doubles, rate_hz: float, m_s2_per_unit: float) -> float | None:

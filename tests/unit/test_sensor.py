@@ -243,6 +243,13 @@ def test_a_coarse_slow_wave_is_not_held() -> None:
     assert looked_at(square, AMP).status is not Status.STUCK
 
 
+@pytest.mark.parametrize("periods", [4, 8, 16, 32])
+@pytest.mark.parametrize("phase", [0.0, np.pi / 8, np.pi / 4, 1.0])
+def test_a_tone_that_is_sampled_in_step_with_itself_is_not_clipped(periods: int, phase: float) -> None:
+    tone = np.sin(2 * np.pi * np.arange(12_800) / periods + phase).astype(np.float32)
+    assert looked_at(tone, AS_VIBRATION) == FINE
+
+
 def test_a_value_may_stand_still_unless_it_never_did() -> None:
     values = np.full(20, 60.0, np.float32)
     moved, unknown = Reference(60.0, Traits(longest_hold_s=3.0)), Reference(60.0, Traits())
