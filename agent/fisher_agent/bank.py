@@ -20,6 +20,7 @@ from fisher_agent.calibrate import Doubles
 from fisher_agent.config import ChannelConfig, JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile, BankMismatch
 from fisher_agent.stages import Floats
+from fisher_agent.traits import Traits
 
 FORMAT = "fisher.bank/1"
 CROSS_PRECISION_SHARE = 0.1  # of the smallest limit: less than this much noise does not change what is alarmed
@@ -64,6 +65,7 @@ class ChannelBank:
     feature_limit: float = 1.0  # largest distance, in spreads, that is still normal
     typical_ratio: float | None = None  # median left-out ratio of both views; None: typical / limit
     velocity_mm_s: Floats = field(default_factory=lambda: UNMEASURED)  # (n,) RMS, to show beside an alarm's; or empty
+    sensor: Traits | None = None  # how its sensor looked; None in banks that were made before this was noted
 
     @property
     def usual(self) -> float:
@@ -243,6 +245,7 @@ class _ChannelEntry(_Strict):
     octave_floor: _Positive
     feature_limit: _Positive = 1.0
     typical_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    sensor: Traits | None = None
 
 
 class _Manifest(_Strict):
@@ -352,7 +355,7 @@ def _read_channel(entry: _ChannelEntry, take: _Taker) -> ChannelBank:
     if not entry.n_bands and not features.size:
         raise BadFile(f"the bank's {at}features are missing, and the model does not see this channel{take.cut}")
     return ChannelBank(
-        **entry.model_dump(),
+        **{name: getattr(entry, name) for name in _ChannelEntry.model_fields},
         vectors=vectors,
         end_ns=take(at + "end_ns", np.int64, n),
         share_median=take(at + "share_median", np.float64, entry.n_bands),

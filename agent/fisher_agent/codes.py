@@ -37,6 +37,9 @@ class Status(StrEnum):
     GAP = "gap"
     RATE_MISMATCH = "rate-mismatch"
     NOISY = "noisy"
+    STUCK = "stuck"
+    UNPLUGGED = "unplugged"
+    CLOCK_DRIFT = "clock-drift"
 
     @property
     def code(self) -> int:
@@ -52,6 +55,9 @@ STATUS_CODES = {
     Status.GAP: 4,
     Status.RATE_MISMATCH: 5,
     Status.NOISY: 6,
+    Status.STUCK: 7,
+    Status.UNPLUGGED: 8,
+    Status.CLOCK_DRIFT: 9,
 }
 
 

@@ -7,17 +7,20 @@ import numpy as np
 
 from fisher_agent.bank import NO_FEATURES, Bank, ChannelBank
 from fisher_agent.calibrate import Doubles, p_value
-from fisher_agent.codes import Quality
+from fisher_agent.codes import Quality, Status
 from fisher_agent.compare import Enrolled, indices
 from fisher_agent.config import JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.diagnosis import Diagnosis
 from fisher_agent.errors import BankMismatch
 from fisher_agent.features import features, long_enough
-from fisher_agent.gate import is_running, levels_of
+from fisher_agent.gate import believed, is_running, levels_of
 from fisher_agent.indicators import Level, measure, octave_edges, third_octave_levels
+from fisher_agent.sensor import FINE, Finding, Reference, because, check
 from fisher_agent.stages import ChannelReading, Embedding, Floats, Moment, Peak, Verdict, Window
+from fisher_agent.standstill import Standstill
 from fisher_models.frontend import Frontend
 
+MAX_LOOKED_AT = 10_000  # moments between `wants` and `judge`; those that are never judged leave theirs behind
 SPREAD_FLOOR_DB = 1.0  # a line that never moved during the enrolment is not stranger for moving by a tenth of a dB
 
 
@@ -31,8 +34,18 @@ class _Compared:
     vector: Floats  # (n_bands * d,); empty where the model does not see the channel
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Looked:
+    """What a moment's windows show before anything is compared."""
+
+    levels: Mapping[str, Level]
+    findings: Mapping[str, Finding]
+    running: bool
+
+
 class Judge:
-    """Judges one machine by one bank (None: not enrolled). Remembers only the last snapshot of snapshot channels.
+    """Judges one machine by one bank (None: not enrolled). Remembers only the last snapshot of snapshot channels, and
+    since when slow values stand still.
 
     Pure in event time: the same moments in the same order give the same verdicts.
     """
@@ -47,6 +60,13 @@ class Judge:
         self._enrolled = {c.channel: Enrolled.of(c) for c in channels}
         self._reference_rms = {c.channel: c.median_rms for c in channels}
         self._diagnosis = Diagnosis(bank, indices(self._enrolled)) if bank else None
+        self._sensors = {c.channel: Reference(c.median_rms, c.sensor) for c in channels}
+        self._still = {
+            c.id: Standstill(gap_ns=max(window.hold_ns(c), round(3e9 / c.rate_hz)))
+            for c in machine.channels
+            if c.valued
+        }
+        self._looked_at: dict[tuple[object, ...], _Looked] = {}
         self._held: dict[str, _Compared] = {}
 
     def gain(self, channel: str) -> float:
@@ -55,27 +75,50 @@ class Judge:
 
     def wants(self, moment: Moment) -> list[Window]:
         """The windows that must be embedded to judge this moment; none of a machine that is stopped or not enrolled."""
-        levels = self._levels(moment)
-        if self.bank is None or not self._runs(levels):
+        looked = self._look(moment)
+        self._looked_at[_name(moment)] = looked
+        if len(self._looked_at) > MAX_LOOKED_AT:
+            del self._looked_at[next(iter(self._looked_at))]
+        if self.bank is None or not looked.running:
             return []
-        return [w for w in self._comparable(moment, levels) if self._channels[w.channel].n_bands]
+        return [w for w in self._comparable(moment, looked) if self._channels[w.channel].n_bands]
 
-    def _comparable(self, moment: Moment, levels: Mapping[str, Level]) -> list[Window]:
-        """Windows of enrolled channels that hold a signal, and enough of it for the indicators that were enrolled."""
+    def _look(self, moment: Moment) -> _Looked:
+        levels = levels_of(self.machine, moment)
+        findings = {w.channel: self._sensor(w, levels[w.channel]) for w in moment.windows if w.channel in levels}
+        speaking = believed(self.machine, levels, findings)
+        running = is_running(self.machine, speaking, reference_rms=self._reference_rms)
+        if not running:  # where all stands still, nothing tells a sensor that is unplugged
+            findings = {c: FINE if f.status is Status.UNPLUGGED else f for c, f in findings.items()}
+        return _Looked(levels, findings, running)
+
+    def _sensor(self, window: Window, level: Level) -> Finding:
+        still_s = self._still[window.channel].take(window) if window.channel in self._still else 0.0
+        config, reference = self.machine.channel(window.channel), self._sensors.get(window.channel)
+        return check(window.samples, window.rate_hz, level=level, config=config, reference=reference, still_s=still_s)
+
+    def _comparable(self, moment: Moment, looked: _Looked) -> list[Window]:
+        """Windows of enrolled channels that hold a signal, and enough of it for the indicators that were enrolled, from
+        sensors that can be believed."""
         return [
             w
             for w in moment.windows
             if w.channel in self._channels
-            and w.channel in levels
-            and levels[w.channel].usable
+            and w.channel in looked.levels
+            and looked.levels[w.channel].usable
+            and not looked.findings[w.channel].bad
             and long_enough(w.samples, self._channels[w.channel].features)
         ]
 
     def judge(self, moment: Moment, embeddings: Mapping[str, Embedding]) -> Verdict:
         """Judge a moment, given the embeddings by channel of what `wants` named. BankMismatch where they do not fit."""
-        levels = self._levels(moment)
-        running = self._runs(levels)
-        plain = {w.channel: self._plain_reading(w, levels[w.channel]) for w in moment.windows if w.channel in levels}
+        looked = self._looked_at.pop(_name(moment), None) or self._look(moment)
+        levels, running, wrong = looked.levels, looked.running, because(looked.findings)
+        plain = {
+            w.channel: self._plain_reading(w, levels[w.channel], looked.findings[w.channel])
+            for w in moment.windows
+            if w.channel in levels
+        }
         if self.bank is None:
             return self._unscored(
                 moment, plain, running=running, enrolled=False, quality=Quality.BAD, note="not enrolled"
@@ -90,18 +133,13 @@ class Judge:
                 quality=Quality.BAD if dead else Quality.GOOD,
                 note="every channel is flat or invalid" if dead else "the machine is not running",
             )
-        compared = self._compare(moment, self._comparable(moment, levels), self.bank.judged_by, plain, embeddings)
+        compared = self._compare(moment, self._comparable(moment, looked), self.bank.judged_by, plain, embeddings)
         missing = [c for c in self._channels if c not in compared]
         note = f"nothing to compare of {', '.join(missing)}" if missing else ""
+        note = "; ".join(part for part in (note, wrong) if part)
         if not compared:
             return self._unscored(moment, plain, running=True, enrolled=True, quality=Quality.BAD, note=note)
         return self._fuse(moment, plain, compared, self.bank, note=note)
-
-    def _levels(self, moment: Moment) -> dict[str, Level]:
-        return levels_of(self.machine, moment)
-
-    def _runs(self, levels: Mapping[str, Level]) -> bool:
-        return is_running(self.machine, levels, reference_rms=self._reference_rms)
 
     def _unscored(
         self,
@@ -258,7 +296,7 @@ class Judge:
             note=note,
         )
 
-    def _plain_reading(self, window: Window, now: Level) -> ChannelReading:
+    def _plain_reading(self, window: Window, now: Level, sensor: Finding) -> ChannelReading:
         config = self.machine.channel(window.channel)
         seen = measure(window.samples, window.rate_hz, kind=config.kind, unit=config.unit)
         return ChannelReading(
@@ -277,6 +315,8 @@ class Judge:
             band_edges_hz=self._edges(window.channel, window.rate_hz),
             peak_band=None,
             mean=float(window.samples.mean(dtype=np.float64)) if config.valued and now.valid else None,
+            status=sensor.status,
+            status_text=sensor.text,
         )
 
     def _in_order(self, readings: Mapping[str, ChannelReading]) -> tuple[ChannelReading, ...]:
@@ -285,6 +325,10 @@ class Judge:
     def _edges(self, channel: str, rate_hz: float) -> tuple[tuple[float, float], ...]:
         """The model's bands; none of a channel that it does not see."""
         return () if self.machine.channel(channel).slow else self._frontend.band_edges_hz(rate_hz)
+
+
+def _name(moment: Moment) -> tuple[object, ...]:
+    return moment.end_ns, *((w.channel, w.t_ns, len(w.samples)) for w in moment.windows)
 
 
 def _normalised(parts: Doubles) -> Doubles:

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fisher_agent.codes import Status
 from fisher_agent.config import ChannelConfig, MachineConfig
 from fisher_agent.indicators import Level, level, value_level
+from fisher_agent.sensor import FINE, Finding
 from fisher_agent.stages import Floats, Moment
 
 TELLING_KINDS = (frozenset({"current", "voltage"}), frozenset({"vibration"}))
@@ -39,3 +41,24 @@ def is_running(machine: MachineConfig, levels: Mapping[str, Level], *, reference
             break
     ratios = [levels[c.id].rms / reference_rms[c.id] for c in known]
     return not ratios or float(np.median(ratios)) >= machine.running_ratio
+
+
+def believed(machine: MachineConfig, levels: Mapping[str, Level], findings: Mapping[str, Finding]) -> dict[str, Level]:
+    """The levels that may say whether the machine runs; all where none can be believed.
+
+    Noise looks like running, and what is stuck may look like anything. What is unplugged looks like standing still;
+    so does a machine that stands still, and only a neighbour of the same kind can tell.
+    """
+    kinds = {c.id: _rank(c) for c in machine.channels}
+    status = {c: findings.get(c, FINE).status for c in levels}
+    sound = {kinds[c] for c in levels if levels[c].usable and status[c] in (Status.OK, Status.CLIPPED)}
+    kept = {
+        c: now
+        for c, now in levels.items()
+        if status[c] not in (Status.NOISY, Status.STUCK) and not (status[c] is Status.UNPLUGGED and kinds[c] in sound)
+    }
+    return kept if any(now.usable for now in kept.values()) else dict(levels)
+
+
+def _rank(channel: ChannelConfig) -> int:
+    return next((n for n, kinds in enumerate(TELLING_KINDS) if channel.kind in kinds), len(TELLING_KINDS))

@@ -19,6 +19,7 @@ LOWEST_CENTRE_HZ = 10.0
 BINS_PER_BAND = 2  # a band narrower than this many bins says more about the leakage of its neighbours than of itself
 CLIPPED_RUN = 3
 CLIPPED_SHARE = 1e-4
+CLIPPED_SURE = 0.01  # so many at one extreme need no runs: a fast signal stays there for a sample or two
 CLIPPED_PILE = 5  # the extreme value occurs this many times as often as the next one: measured signals taper off
 
 
@@ -125,6 +126,12 @@ def third_octave_levels(samples: Floats, rate_hz: float, *, centres_hz: Doubles,
 
 def is_clipped(samples: Floats) -> bool:
     """Whether samples pile up at an extreme in runs, as at the end of a converter's range."""
+    return clipped_share(samples) > 0
+
+
+def clipped_share(samples: Floats) -> float:
+    """The share of samples (n,) that pile up at an extreme in runs; 0 where none do."""
+    clipped = 0
     for signed in (samples, -samples):
         top = signed.max()
         at_top = signed == top
@@ -134,9 +141,20 @@ def is_clipped(samples: Floats) -> bool:
         below = signed[~at_top]
         if not len(below) or count < CLIPPED_PILE * int((below == below.max()).sum()):
             continue
-        if (at_top[2:] & at_top[1:-1] & at_top[:-2]).any():
-            return True
-    return False
+        in_runs = (at_top[2:] & at_top[1:-1] & at_top[:-2]).any()
+        if in_runs or (count >= CLIPPED_SURE * len(samples) and _is_scattered(below, float(top), count)):
+            clipped += count
+    return clipped / len(samples)
+
+
+def _is_scattered(below: Floats, top: float, count: int) -> bool:
+    """Whether no value between the extremes comes nearly as often: a tone sampled in step with itself has few."""
+    some = below[:: max(1, len(below) // 8192)].astype(np.float64)
+    some = some[some > below.min()]
+    if not len(some):
+        return False
+    _, counts = np.unique(np.rint(1e4 * some / max(abs(top), float(np.abs(some).max()))), return_counts=True)
+    return CLIPPED_PILE * int(counts.max()) * len(below) <= count * len(some)
 
 
 def _velocity_rms_mm_s(centred: Doubles, rate_hz: float, m_s2_per_unit: float) -> float | None:

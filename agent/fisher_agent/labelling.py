@@ -14,6 +14,7 @@ from fisher_agent.errors import NotLearnt
 from fisher_agent.learning import Embedded, Octaves, Setup, channel_report, embed
 from fisher_agent.learnt import Report
 from fisher_agent.nearest import Index
+from fisher_agent.sensor import Reference
 from fisher_agent.survey import look
 from fisher_agent.waveforms import Recording
 
@@ -21,7 +22,13 @@ from fisher_agent.waveforms import Recording
 def add_fault(bank: Bank, recording: Recording, fault: str, *, setup: Setup) -> tuple[Bank, Report]:
     """The bank with this fault's windows of steady running behind those that it has; NotLearnt without any."""
     machine = setup.machine
-    survey = look(recording, machine, setup.window, reference_rms={c.channel: c.median_rms for c in bank.channels})
+    survey = look(
+        recording,
+        machine,
+        setup.window,
+        reference_rms={c.channel: c.median_rms for c in bank.channels},
+        sensors={c.channel: Reference(c.median_rms, c.sensor) for c in bank.channels},
+    )
     if not any(survey.usable(c.id) for c in machine.channels):
         raise NotLearnt(
             f"fault {fault}: {machine.id} gave no window of steady running ({len(survey.steady)} moments heard); "

@@ -222,6 +222,7 @@ def normal_bank(
             feature_limit=feature_limit,
             typical_ratio=float(np.median(ratio)),
             velocity_mm_s=kept.velocity_mm_s,
+            sensor=survey.traits.get(config.id),
         )
         channels.append(channel)
         reports.append(channel_report(config, survey, channel, apart, kept=len(kept.vectors)))
@@ -276,6 +277,7 @@ def channel_report(
         windows=len(distances),
         kept=kept,
         flat=sum(not w.usable for w in survey.of_steady(config.id)),
+        bad=dict(Counter(str(w.sensor.status) for w in survey.of_steady(config.id) if w.sensor.bad)),
         rms=survey.rms(config.id),
         gain=bank.gain,
         median_distance=float(np.median(distances)),
@@ -353,4 +355,5 @@ def _too_little(independent: int, channels: list[ChannelReport], window: WindowC
         if c.windows < GOOD_INDEPENDENT <= most:
             yield f"{c.channel} gave only {c.windows} windows"
         if c.flat:
-            yield f"{c.flat} windows of {c.channel} were flat or held values that are no numbers; they were left out"
+            words = ", ".join(f"{n} {word}" for word, n in c.bad.items())
+            yield f"{c.flat} windows of {c.channel} are of a bad sensor ({words}) and were left out; see to it"

@@ -1,7 +1,7 @@
 """The report of an enrolment: what was learnt, what was left out, what was too little."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -13,7 +13,7 @@ class ChannelReport:
     unit: str
     windows: int
     kept: int  # of these, in the bank: all, or those that stand for `enroll.coreset` of them
-    flat: int  # windows left out because all samples were equal or some were no numbers
+    flat: int  # windows left out because their sensor was bad: flat, no numbers, stuck ...
     rms: float
     gain: float
     median_distance: float
@@ -22,6 +22,7 @@ class ChannelReport:
     seen: bool = True  # by the model; else the distances are of indicators, in spreads
     median_deviation: float = -1.0  # of indicators, in spreads
     deviation_limit: float = 1.0
+    bad: Mapping[str, int] = field(default_factory=dict)  # status word -> windows left out for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,21 @@ from dataclasses import dataclass
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Level, Status
 from fisher_agent.config import Config, MachineConfig
+from fisher_agent.confirm import Confirm
+from fisher_agent.feed import Feed
 from fisher_agent.gather import Gatherer
-from fisher_agent.lifecycle import Transition
+from fisher_agent.lifecycle import SENSOR, Transition
+from fisher_agent.sensor import FINE, Finding
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Verdict
 
 LEVEL_HOLD_S = 5.0  # HMIs sample about once in 3 s: a level that was shown for less may never be seen
 ABSENT_VERDICTS = 3  # one or two may be the gap of a lost block
+SURE_WINDOWS = 3  # in a row of a bad sensor, and as many of a good one; a knock spoils fewer
+SURE_LENGTHS = 2.0  # lengths of a window that they span, so that they are not all of the same samples
+SURE_STREAM_S = {Status.GAP: 120.0, Status.RATE_MISMATCH: 30.0, Status.CLOCK_DRIFT: 60.0}
+"""For how long a stream is bad before its sensor is. Samples are missing in the last minute, and a link that was away
+for some seconds is forgotten after it."""
+STREAM_WELL_S = 60.0  # for so long it is well again before it is forgotten
 FALL_ORDER = (Level.NORMAL, Level.UNKNOWN, Level.ADVISORY, Level.ALARM, Level.SEVERE)
 
 
@@ -24,6 +33,9 @@ class _Hearing:
 
     stale_after_s: float
     heard_s: float  # when the last frame came; the start of the agent counts as heard
+    feed: Feed
+    windows: Confirm  # what stands of the sensor by its windows
+    lasting: Confirm  # and by its stream
     stale: bool = False
     spoke: bool = False  # whether anything was heard since the start
     clock_offset_ms: float = 0.0
@@ -31,6 +43,8 @@ class _Hearing:
     reading: ChannelReading | None = None
     held: bool = False  # it has a part in verdicts between its windows
     absent: int = 0  # verdicts in a row that it gave no window to
+    stream: Finding = FINE  # what is wrong with it right now
+    stream_since_s: float | None = None  # since when something is
 
 
 class LiveMachine:
@@ -47,6 +61,21 @@ class LiveMachine:
             c.id: _Hearing(
                 config.stale_after_s(c),
                 mono_s,
+                Feed(c, stale_after_s=config.stale_after_s(c), blocks=config.window.held(c)),
+                Confirm(
+                    on_count=SURE_WINDOWS,
+                    on_s=SURE_LENGTHS * config.window.length_s,
+                    off_count=SURE_WINDOWS,
+                    off_s=SURE_LENGTHS * config.window.length_s,
+                    standing=_restored(alarms, c.id, of_stream=False),
+                ),
+                Confirm(
+                    on_count=1,
+                    on_s=0.0,
+                    off_count=2,
+                    off_s=STREAM_WELL_S,
+                    standing=_restored(alarms, c.id, of_stream=True),
+                ),
                 rate_hz=c.rate_hz,
                 stale=alarms.is_stale(c.id),
                 held=config.window.held(c),
@@ -72,6 +101,7 @@ class LiveMachine:
         hearing.rate_hz = frame.rate_hz
         end_ns = frame.t_ns + round(len(frame.samples) * 1e9 / frame.rate_hz)
         hearing.clock_offset_ms = (end_ns - utc_ns) / 1e6
+        hearing.feed.take(frame, end_ns=end_ns, mono_s=mono_s, utc_ns=utc_ns)
         return self.gatherer.push(frame)
 
     def judged(self, verdict: Verdict, *, fault_code: int) -> list[Transition]:
@@ -81,8 +111,9 @@ class LiveMachine:
         for hearing in self._hearing.values():
             hearing.absent += 1
         for reading in verdict.readings:
-            self._hearing[reading.channel].reading = reading
-            self._hearing[reading.channel].absent = 0
+            hearing = self._hearing[reading.channel]
+            hearing.reading, hearing.absent = reading, 0
+            hearing.windows.take(_of_window(reading, hearing, running=verdict.running), t_s=verdict.t_ns / 1e9)
         return self.alarms.verdict(verdict, fault_code=fault_code)
 
     @property
@@ -98,9 +129,37 @@ class LiveMachine:
             stale = silent or (hearing.stale and not hearing.spoke)
             if stale != hearing.stale:
                 hearing.stale = stale
+                hearing.windows.pause()
                 act = self.alarms.stale if stale else self.alarms.fresh
                 transitions += act(channel, utc_ns)
+            self._look_at_stream(channel, hearing, mono_s=mono_s)
+        bad = self.sensor_states()
+        for channel, hearing in self._hearing.items():
+            if not hearing.stale:
+                status, why = bad.get(channel, (Status.OK, ""))
+                transitions += self.alarms.sensor(channel, f"{status}: {why}" if channel in bad else "", utc_ns)
         return transitions + self.alarms.flood(flood, utc_ns)
+
+    def _look_at_stream(self, channel: str, hearing: _Hearing, *, mono_s: float) -> None:
+        """What is wrong with a stream counts once it has lasted."""
+        fault = self.gatherer.status(channel)
+        hearing.stream = hearing.feed.finding()
+        if fault is Status.RATE_MISMATCH:
+            text = f"{hearing.rate_hz:g} Hz is stated, {self.config.channel(channel).rate_hz:g} configured"
+            hearing.stream = Finding(fault, text)
+        elif not hearing.stream.bad and hearing.absent >= ABSENT_VERDICTS and not hearing.held:
+            hearing.stream = Finding(Status.GAP, "it is heard, but none of its windows is whole and in time")
+        if hearing.stale:
+            hearing.stream, hearing.stream_since_s = FINE, None
+            hearing.lasting.pause()
+            return
+        if not hearing.stream.bad:
+            hearing.stream_since_s = None
+        elif hearing.stream_since_s is None:
+            hearing.stream_since_s = mono_s
+        since_s = mono_s if hearing.stream_since_s is None else hearing.stream_since_s
+        new = hearing.stream.bad and mono_s - since_s < SURE_STREAM_S[hearing.stream.status]
+        hearing.lasting.take(None if new and not hearing.lasting.standing.bad else hearing.stream, t_s=mono_s)
 
     def flush_if_silent(self) -> list[Moment]:
         """When every channel is silent, no frame will ever close the last grid times: they are judged as they are."""
@@ -112,6 +171,7 @@ class LiveMachine:
         """Count every channel as heard now: after a long pause of the process itself, silence proves nothing."""
         for hearing in self._hearing.values():
             hearing.heard_s = mono_s
+            hearing.feed.reset()
 
     @property
     def all_stale(self) -> bool:
@@ -128,11 +188,30 @@ class LiveMachine:
             return stream
         if hearing.absent >= ABSENT_VERDICTS and not hearing.held:
             return Status.GAP  # it is heard, but always too late to be judged: its clock is behind the others'
-        if hearing.reading is not None and hearing.reading.flat:
-            return Status.FLAT
-        if hearing.reading is not None and hearing.reading.clipped:
-            return Status.CLIPPED
-        return Status.OK
+        if hearing.stream.status in (Status.GAP, Status.RATE_MISMATCH):
+            return hearing.stream.status
+        if hearing.reading is not None:
+            if hearing.reading.status is not Status.OK:
+                return hearing.reading.status
+            if hearing.reading.flat:
+                return Status.FLAT
+            if hearing.reading.clipped:
+                return Status.CLIPPED
+        return hearing.stream.status
+
+    def sensor_states(self) -> Mapping[str, tuple[Status, str]]:
+        """The channels whose sensor is bad, for long enough to be believed: what is wrong, and why.
+
+        A channel that is stale has no part in it. What stands still because its machine does is no bad sensor: while
+        nothing runs, flat and unplugged are neither found nor forgotten, so where all channels fall flat together
+        none is bad; the verdict's quality says that nothing is known of the machine.
+        """
+        bad = {
+            channel: hearing.lasting.standing if hearing.lasting.standing.bad else hearing.windows.standing
+            for channel, hearing in self._hearing.items()
+            if not hearing.stale
+        }
+        return {channel: (found.status, found.text) for channel, found in bad.items() if found.bad}
 
     @property
     def statuses(self) -> dict[str, Status]:
@@ -159,6 +238,24 @@ class LiveMachine:
         if now is not self._shown and not (falling and mono_s - self._shown_s < LEVEL_HOLD_S):
             self._shown, self._shown_s = now, mono_s
         return self._shown
+
+
+def _of_window(reading: ChannelReading, hearing: _Hearing, *, running: bool) -> Finding | None:
+    """What a window says of its sensor; None where that cannot be told."""
+    stands = hearing.windows.standing.status
+    if not running and (reading.status is Status.FLAT or (stands is Status.UNPLUGGED and reading.status is Status.OK)):
+        return None
+    return Finding(reading.status, reading.status_text)
+
+
+def _restored(alarms: MachineAlarms, channel: str, *, of_stream: bool) -> Finding:
+    """What stood of a sensor when the agent stopped, so that a start alone does not end its alarm."""
+    alarm = alarms.alarm(SENSOR + channel)
+    if alarm is None or not alarm.active:
+        return FINE
+    word, _, text = alarm.detail.partition(": ")
+    status = Status(word) if word in set(Status) else Status.NOISY
+    return Finding(status, text) if of_stream == (status in SURE_STREAM_S) else FINE
 
 
 def channel_words(machines: Sequence[LiveMachine]) -> dict[str, dict[str, str]]:

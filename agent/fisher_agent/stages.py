@@ -11,7 +11,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fisher_agent.codes import Quality
+from fisher_agent.codes import Quality, Status
 
 Floats = NDArray[np.float32]
 Scalar = float | int | str | bool
@@ -97,6 +97,8 @@ class ChannelReading:
     deviation: float = -1.0  # of the indicators from the nearest enrolled windows, in spreads; -1: not compared
     mean: float | None = None  # in the channel's unit, where that says something
     nearest_ns: int = 0  # grid time of the nearest enrolled window, in the view that decided; 0: not compared
+    status: Status = Status.OK  # what this window says of its sensor; any other word: it was not compared
+    status_text: str = ""  # why
 
 
 @dataclass(frozen=True, slots=True)

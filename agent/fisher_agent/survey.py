@@ -1,7 +1,7 @@
 """First look at a recording: the level of every window, which are of steady running, and whether that will do."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,13 @@ from fisher_agent.bank import Bank
 from fisher_agent.calibrate import Spans
 from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
 from fisher_agent.errors import NotLearnt
-from fisher_agent.gate import is_running, levels_of
+from fisher_agent.gate import believed, is_running, levels_of
 from fisher_agent.gather import Gatherer
 from fisher_agent.indicators import Level
+from fisher_agent.inspection import MOSTLY, Inspection, most_common
+from fisher_agent.sensor import FINE, Finding, Reference
 from fisher_agent.stages import Moment, Window
+from fisher_agent.traits import Traits
 from fisher_agent.waveforms import Recording
 
 MIN_WINDOWS = 10
@@ -29,11 +32,12 @@ class Seen:
     span: tuple[int, int]
     rate_hz: float
     level: Level
+    sensor: Finding = FINE
 
     @property
     def usable(self) -> bool:
-        """Whether it can be embedded."""
-        return self.level.usable
+        """Whether it can be embedded, and comes of a sensor that can be believed."""
+        return self.level.usable and not self.sensor.bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,14 @@ class Survey:
     ends_ns: NDArray[np.int64]  # (m,)
     seen: tuple[Mapping[str, Seen], ...]  # (m,)
     steady: NDArray[np.bool_]  # (m,)
+    traits: Mapping[str, Traits] = field(default_factory=dict)  # of the healthy sensor, over steady running
 
     def usable(self, channel: str) -> list[Seen]:
         """The channel's windows of steady running."""
         return [w for w in self.of_steady(channel) if w.usable]
 
     def of_steady(self, channel: str) -> list[Seen]:
-        """The channel's windows of steady running, with those that are flat or invalid."""
+        """The channel's windows of steady running, with those of a bad sensor."""
         return [one[channel] for one, kept in zip(self.seen, self.steady, strict=True) if kept and channel in one]
 
     def rms(self, channel: str) -> float:
@@ -78,23 +83,43 @@ def look(
     window: WindowConfig,
     *,
     reference_rms: Mapping[str, float] | None = None,
+    sensors: Mapping[str, Reference] | None = None,
 ) -> Survey:
-    """Measure every window. Without references, full running is the 90 % quantile of each channel's RMS."""
+    """Measure every window. Without references, full running is the 90 % quantile of each channel's RMS.
+
+    `sensors` is what an earlier enrolment knows of the channels.
+    """
     ends: list[int] = []
     seen: list[dict[str, Seen]] = []
+    inspection = Inspection(machine, window, references=sensors)
     for moment in moments(recording, machine, window):
         ends.append(moment.end_ns)
         levels = levels_of(machine, moment)
         seen.append({w.channel: Seen(span(w), w.rate_hz, levels[w.channel]) for w in moment.windows})
+        for w in moment.windows:
+            inspection.take(w, levels[w.channel])
+    for channel in (c.id for c in machine.channels):
+        of_channel = (one for one in seen if channel in one)
+        for one, finding in zip(of_channel, inspection.findings(channel), strict=True):
+            one[channel] = replace(one[channel], sensor=finding)
     if reference_rms is None:
         heard = {
             c.id: [one[c.id].level.rms for one in seen if c.id in one and one[c.id].usable] for c in machine.channels
         }
         reference_rms = {c: float(np.quantile(rms, FULL_RMS_QUANTILE)) for c, rms in heard.items() if rms}
-    found = [{c: w.level for c, w in one.items()} for one in seen]
+    found = [
+        believed(machine, {c: w.level for c, w in one.items()}, {c: w.sensor for c, w in one.items()}) for one in seen
+    ]
     running = np.asarray([is_running(machine, one, reference_rms=reference_rms) for one in found], dtype=np.bool_)
     ends_ns = np.asarray(ends, dtype=np.int64)
-    return Survey(ends_ns, tuple(seen), steady(ends_ns, running, length_ns=round(window.length_s * 1e9)))
+    kept = steady(ends_ns, running, length_ns=round(window.length_s * 1e9))
+    traits = {
+        c.id: inspection.traits(
+            c.id, [bool(k) and one[c.id].usable for one, k in zip(seen, kept, strict=True) if c.id in one]
+        )
+        for c in machine.channels
+    }
+    return Survey(ends_ns, tuple(seen), kept, traits)
 
 
 def steady(ends_ns: NDArray[np.int64], running: NDArray[np.bool_], *, length_ns: int) -> NDArray[np.bool_]:
@@ -158,8 +183,15 @@ def _refuse_silent(
         raise NotLearnt(
             f"{machine.id}/{channel.id} is flat: all samples of every window are equal; check the sensor and its wiring"
         )
-    if not any(s.usable for s in seen):
+    if not any(s.level.usable for s in seen):
         raise NotLearnt(f"{machine.id}/{channel.id} gave samples that are no numbers; check its format and scale")
+    bad = sum(s.sensor.bad for s in seen)
+    if bad > MOSTLY * len(seen):
+        worst = most_common([s.sensor for s in seen])
+        raise NotLearnt(
+            f"{machine.id}/{channel.id} is mostly {worst.status}: {bad} of {len(seen)} windows are of a bad sensor "
+            f"({worst.text}); check the sensor, its wiring and its settings, or take it out of the machine"
+        )
     rms = float(np.median([s.level.rms for s in seen if s.usable]))
     if rms < channel.running_rms:
         raise NotLearnt(

@@ -6,6 +6,7 @@ import pytest
 
 from fakes import PRESS, SPEC, T0_NS, WINDOW, FakeEmbedder, bundle, machine, running
 from fisher_agent.bank import Bank
+from fisher_agent.codes import Quality, Status
 from fisher_agent.detect import Judge
 from fisher_agent.enrolment import learn
 from fisher_agent.errors import BackendFailed
@@ -150,6 +151,10 @@ def test_a_garbage_sample_does_not_bring_the_model_down(bank: Bank) -> None:
     samples = first.windows[0].samples.copy()
     samples[100] = 3e38
     spoilt = replace(first, windows=(replace(first.windows[0], samples=samples), *first.windows[1:]))
+    (verdict,) = judged(bank).process([spoilt])
+    assert (verdict.readings[0].status, verdict.quality) == (Status.NOISY, Quality.PARTIAL)
+    assert verdict.score < 1, "a lone garbage sample is the sensor's affair"
+    samples[100:4100] = 3e38 * np.sin(np.arange(4000))  # no lone one, and no sensor that is known to be bad
     (verdict,) = judged(bank).process([spoilt])
     assert np.isfinite(verdict.score)
     assert verdict.score > 1
