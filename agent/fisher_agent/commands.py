@@ -38,6 +38,7 @@ class Command:
     by: str = ""
     comment: str = ""
     ts_ms: int = 0
+    until_ms: int = 0  # of a shelve: when it ends by itself
 
     def result(self, error: str = "", *, now_ms: int) -> dict[str, Scalar]:
         """The payload of `cmd/<verb>/result`."""

@@ -122,6 +122,13 @@ async def _ack(agent: Agent, command: Command) -> str:
 OPERATOR_VERBS: dict[str, Callable[[Agent, Command], Awaitable[str]]] = {"ack": _ack}
 
 
+async def perform(agent: Agent, command: Command) -> str:
+    """What an operator asks for; returns the error, or "" when it is done."""
+    if command.verb not in OPERATOR_VERBS:
+        return f"{command.verb!r} is not supported by this version"
+    return await OPERATOR_VERBS[command.verb](agent, command)
+
+
 # -- the socket -----------------------------------------------------------------------------------------------------
 
 

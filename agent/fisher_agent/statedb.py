@@ -72,6 +72,10 @@ MIGRATIONS = (
                         quality_code INTEGER NOT NULL);
     CREATE INDEX score_time ON score (machine, t_ns);
     """,
+    """
+    CREATE TABLE share (id INTEGER PRIMARY KEY, machine TEXT NOT NULL, t_ns INTEGER NOT NULL, body TEXT NOT NULL);
+    CREATE INDEX share_time ON share (machine, t_ns);
+    """,
 )
 """Script i brings a database of user_version i to i + 1."""
 
