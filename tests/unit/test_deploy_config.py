@@ -31,9 +31,10 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
     "enroll": [models.EnrollConfig],
     "outbox": [models.OutboxConfig],
     "backlog": [models.BacklogConfig],
+    "page": [models.PageConfig],
     "log": [models.LogConfig],
 }
-TABLES = {"model", "window", "mqtt", "influx", "sources", "machines", "enroll", "outbox", "backlog", "log"} | {
+TABLES = {"model", "window", "mqtt", "influx", "sources", "machines", "enroll", "outbox", "backlog", "page", "log"} | {
     "channels",
     "alarm",
 }
