@@ -66,6 +66,12 @@ class Plant:
         await self.agent.ledger.flush()
         self.now_ns += round(HOP_S * 1e9)
 
+    async def raise_alarm(self, machine: str) -> int:
+        """As many windows over the limit as the on-delay wants; returns the occurrence."""
+        for _ in range(3):
+            await self.hop({machine: 1.5})
+        return self.agent.machines[machine].alarms.anomaly.occurrence
+
 
 def made(machine: str, score: float, *, t_ns: int, **changes: Any) -> Verdict:
     """A verdict with shares that follow the score."""
@@ -90,9 +96,9 @@ def made(machine: str, score: float, *, t_ns: int, **changes: Any) -> Verdict:
 
 
 @asynccontextmanager
-async def running_plant(folder: Path, *, machines: int = 2, page: str = "") -> AsyncIterator[Plant]:
+async def running_plant(folder: Path, *, machines: int = 2, page: str = "", port: int = 0) -> AsyncIterator[Plant]:
     """The agent runs, its page listens; both end with the block."""
-    port = free_port()
+    port = port or free_port()
     config = parse(config_text(folder, machines=machines, page=f"port = {port}\n{page}"))
     store = open_store(config)
     agent = build(config, store)

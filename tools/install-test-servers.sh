@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install the servers that the tests start: a broker and two databases, all Debian and Ubuntu packages.
+# Install the servers that the tests start (a broker, two databases) and the browser that opens the page: all Debian and
+# Ubuntu packages. On Ubuntu `chromium` is a snap, which needs a snapd: any Chrome or Chromium on PATH will do there.
 set -eu
 
 missing=""
@@ -9,6 +10,19 @@ need "$(command -v mosquitto || echo /nowhere)" mosquitto
 need "$(command -v mosquitto_sub || echo /nowhere)" mosquitto-clients
 need "$(command -v influxd || echo /nowhere)" influxdb
 need "$(command -v victoria-metrics || echo /nowhere)" victoria-metrics
+browser=""
+for name in chromium chromium-browser google-chrome google-chrome-stable; do
+  path="$(command -v $name)" || continue
+  # Ubuntu's package without a snapd is a script that only says so.
+  "$path" --version >/dev/null 2>&1 && browser="$path" && break
+done
+if [ -z "$browser" ]; then
+  if [ "$(. /etc/os-release && echo "$ID")" = ubuntu ]; then
+    echo "The tests of the page need Chrome or Chromium on PATH; on Ubuntu: snap install chromium" >&2
+  else
+    missing="$missing chromium"
+  fi
+fi
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ]; then

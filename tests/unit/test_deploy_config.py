@@ -106,6 +106,15 @@ def test_the_unit_restarts_for_ever_but_not_a_wrong_configuration() -> None:
     assert "MemoryDenyWriteExecute" not in service  # OpenVINO compiles kernels at run time
 
 
+def test_the_unit_lets_the_page_listen() -> None:
+    lines = UNIT.read_text().splitlines()
+    (families,) = [line for line in lines if line.startswith("RestrictAddressFamilies=")]
+    assert {"AF_INET", "AF_INET6"} <= set(families.partition("=")[2].split())
+    forbidding = ("PrivateNetwork=", "IPAddressDeny=", "SocketBindDeny=")
+    assert not [line for line in lines if line.startswith(forbidding)]
+    assert models.PageConfig().port >= 1024, "CapabilityBoundingSet= leaves no right to bind lower ports"
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     text = re.sub(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", UNIT.read_text(), flags=re.MULTILINE)

@@ -11,7 +11,7 @@ MIN_SPAN_S, MAX_SPAN_S = 10, 40 * 86_400
 MAX_POINTS = 1500
 MAX_SHARES = 300
 TREND_SPAN_NS = 3600 * 10**9
-TREND_POINTS = 60
+TREND_POINTS = 120
 
 
 def charts(history: History, machine: str, *, until_ns: int, span_ns: int, points: int) -> dict[str, Any]:

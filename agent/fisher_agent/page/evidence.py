@@ -96,7 +96,7 @@ class Captures:
         return self._root / machine / str(int(occurrence))
 
     def _file(self, machine: str, occurrence: int, name: object) -> Path:
-        if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
+        if not isinstance(name, str) or not name or Path(name).name != name or name.startswith("."):
             raise BadFile("the capture names no file of that channel")
         path = self._folder(machine, occurrence) / name
         if not path.is_file():
@@ -121,7 +121,8 @@ def _flac(path: Path, scale: float) -> Floats:
 def _npz(path: Path) -> tuple[Floats, float]:
     """`samples` and `rate_hz` (0 where it is not there)."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, for np.load leaves a file open that turns out to be no archive.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             samples = np.asarray(file["samples"], np.float32).reshape(-1)[:MAX_SAMPLES]
             rate_hz = float(file["rate_hz"]) if "rate_hz" in file.files else 0.0
     except (OSError, ValueError, KeyError, TypeError, BadZipFile, EOFError) as error:

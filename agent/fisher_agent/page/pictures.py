@@ -38,8 +38,8 @@ def levels(samples: Floats, rate_hz: float) -> Levels | None:
     hop = max(1, -(-n // MAX_COLUMNS))
     size = int(min(MAX_BINS, max(MIN_BINS, 2 ** math.ceil(math.log2(max(hop, n / 64))))))
     size = min(size, 2 ** int(math.log2(n)))
-    clean = np.nan_to_num(np.asarray(samples, np.float64) - np.nanmean(samples), posinf=0.0, neginf=0.0)
-    hop = max(hop, 1)
+    clean = np.nan_to_num(np.asarray(samples, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    clean -= clean.mean()
     transform = ShortTimeFFT(get_window("hann", size), hop, rate_hz, scale_to="psd")
     first = -(-(size // 2) // hop)  # whole windows only: what hangs over the edge is half silence
     last = max(first + 1, (n - size // 2) // hop + 1)

@@ -56,14 +56,13 @@ def url(config: PageConfig) -> str:
 
 async def serve(agent: Agent) -> None:
     """Show the page until cancelled; returns at once where it is switched off."""
-    config = agent.config.page
-    if config.enabled:
-        access = await asyncio.to_thread(check, agent.config)
-        await agent.links.keep("page", partial(_listening, config), partial(_show, agent, access), has_id=False)
+    if agent.config.page.enabled:
+        await agent.links.keep("page", partial(_listening, agent.config), partial(_show, agent), has_id=False)
 
 
 @asynccontextmanager
-async def _listening(config: PageConfig) -> AsyncIterator[socket.socket]:
+async def _listening(whole: Config) -> AsyncIterator[tuple[Access | None, socket.socket]]:
+    config, access = whole.page, await asyncio.to_thread(check, whole)
     family = socket.AF_INET6 if ":" in config.bind else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -78,10 +77,11 @@ async def _listening(config: PageConfig) -> AsyncIterator[socket.socket]:
             "free it, or choose another page.port, or set page.enabled = false"
         ) from error
     with listener:
-        yield listener
+        yield access, listener
 
 
-async def _show(agent: Agent, access: Access | None, listener: socket.socket) -> None:
+async def _show(agent: Agent, opened: tuple[Access | None, socket.socket]) -> None:
+    access, listener = opened
     work = ThreadPoolExecutor(1, "page", initializer=partial(nice, WORK_NICE))
     page = Page(agent, access, work=work)
     server = _Server(_settings(agent.config.page, page.app))
