@@ -2,6 +2,7 @@
 import { get } from "./api.js";
 
 const STALE_MS = 5000;
+const BROKEN_MS = 2000; // a connection that broke may be open again so soon
 const AGAIN_MS = 3000;
 
 export const state = { agent: {}, health: {}, machines: {}, alarms: {}, enrolling: {} };
@@ -66,6 +67,7 @@ function open() {
   source.addEventListener("some", some);
   source.addEventListener("bye", () => lost(true));
   source.addEventListener("error", () => {
+    heardMs = Math.min(heardMs, performance.now() - STALE_MS + BROKEN_MS);
     // Browsers try again after a broken connection, but not after a refusal.
     if (source.readyState === EventSource.CLOSED) setTimeout(open, AGAIN_MS);
   });
