@@ -1,6 +1,7 @@
 #!/bin/sh
-# Install the servers that the tests start: a broker, two databases and Node, all Debian and Ubuntu packages; and with
-# npm, into .venv, the Node-RED that the flow of deploy/node-red is tried in.
+# Install the servers that the tests start (a broker, two databases, Node) and the browser that opens the page: all Debian
+# and Ubuntu packages; and with npm, into .venv, the Node-RED that the flow of deploy/node-red is tried in. On Ubuntu
+# `chromium` is a snap, which needs a snapd: any Chrome or Chromium on PATH will do there.
 set -eu
 
 missing=""
@@ -10,6 +11,19 @@ need "$(command -v mosquitto || echo /nowhere)" mosquitto
 need "$(command -v mosquitto_sub || echo /nowhere)" mosquitto-clients
 need "$(command -v influxd || echo /nowhere)" influxdb
 need "$(command -v victoria-metrics || echo /nowhere)" victoria-metrics
+browser=""
+for name in chromium chromium-browser google-chrome google-chrome-stable; do
+  path="$(command -v $name)" || continue
+  # Ubuntu's package without a snapd is a script that only says so.
+  "$path" --version >/dev/null 2>&1 && browser="$path" && break
+done
+if [ -z "$browser" ]; then
+  if [ "$(. /etc/os-release && echo "$ID")" = ubuntu ]; then
+    echo "The tests of the page need Chrome or Chromium on PATH; on Ubuntu: snap install chromium" >&2
+  else
+    missing="$missing chromium"
+  fi
+fi
 need "$(command -v node || echo /nowhere)" nodejs
 need "$(command -v npm || echo /nowhere)" npm
 

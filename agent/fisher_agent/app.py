@@ -21,6 +21,7 @@ from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.ledger import Model
 from fisher_agent.logs import configure
 from fisher_agent.operators import obey
+from fisher_agent.page import service as page
 from fisher_agent.reload import reload
 from fisher_agent.report import Names
 from fisher_agent.runtime import Agent, Parts
@@ -128,6 +129,7 @@ def build(config: Config, store: Store) -> Agent:
         plant("check", Message("check", b""))
     if influx:
         InfluxSink(influx)
+    page.check(config)
     return Agent(
         Parts(
             config=config,
@@ -140,7 +142,7 @@ def build(config: Config, store: Store) -> Agent:
             open_plant=plant if mqtt else None,
             rebind=rebind,
             obey=obey,
-            services=(serve,),
+            services=(serve, page.serve),
         )
     )
 

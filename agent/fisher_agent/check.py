@@ -16,6 +16,7 @@ from fisher_agent import configfile as configuration
 from fisher_agent.config import ChannelConfig, Config, SourceConfig, expand
 from fisher_agent.errors import ConfigError, FisherError, Unavailable
 from fisher_agent.guess import Findings, Heard, examine
+from fisher_agent.page import service as page
 from fisher_agent.report import Names
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
@@ -70,13 +71,19 @@ def write_template(output: Path | None) -> None:
 def _check_files(config: Config) -> None:
     """ConfigError for mistakes that show only on this box: secrets, the state directory."""
     problems = []
-    named: list[tuple[str, Any]] = [("mqtt", config.mqtt), ("influx", config.influx)]
+    named: list[tuple[str, Any]] = [("mqtt", config.mqtt), ("influx", config.influx), ("page", config.page)]
     named += [(f"sources[{n}]", source) for n, source in enumerate(config.sources)]
     for where, section in named:
         for key in type(section).model_fields if section is not None else ():
             file = getattr(section, key)
             if key.endswith("_file") and file is not None and not os.access(file, os.R_OK):
                 problems.append(f"{where}.{key}: {file} cannot be read by this user")
+    try:
+        page.check(config)
+    except ConfigError as error:
+        problems += [
+            p for p in error.problems if not any(p.partition(": ")[0] == q.partition(": ")[0] for q in problems)
+        ]
     for source in config.sources:
         try:
             open_source(source, config, client_id="check", stats=Stats())

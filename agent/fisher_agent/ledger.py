@@ -30,6 +30,7 @@ from fisher_agent.report import (
     state_object,
     verdict_points,
 )
+from fisher_agent.shares import ShareLog
 from fisher_agent.stages import Message, Point, Verdict
 from fisher_agent.stats import Stats
 from fisher_agent.store import Audit, Score, Store
@@ -70,6 +71,7 @@ class Ledger:
         self._codes: dict[str, dict[str, int]] = {}
         self._points: list[Point] = []
         self._scores: list[Score] = []
+        self._shares = ShareLog()
         self._unsaved: deque[tuple[partial[None], int]] = deque()
         self._unsaved_points = 0
 
@@ -97,6 +99,8 @@ class Ledger:
         code = await self._fault_code(verdict.machine, verdict.fault)
         severe = live.alarms.anomaly.severe
         transitions = live.judged(verdict, fault_code=code)
+        live.judged_s = mono_s
+        self._shares.add(verdict)
         level = live.level(mono_s=mono_s)
         self._points += verdict_points(
             self.names,
@@ -202,6 +206,8 @@ class Ledger:
             await self._save(partial(self._store.add_points, points), len(points))
         if scores:
             await self._save(partial(self._store.add_scores, scores), 0)
+        if shares := self._shares.finished():
+            await self._save(partial(self._store.add_shares, shares), 0)
 
     async def retry(self) -> None:
         """Try what the disk did not take, oldest first."""

@@ -56,6 +56,7 @@ class LiveMachine:
         self.gatherer = Gatherer(machine, config.window)
         self.verdict: Verdict | None = None
         self.verdicts = 0
+        self.judged_s = mono_s  # monotonic, when the latest verdict came
         self._hearing = {
             # A stale alarm that was active when the agent stopped is owed its end.
             c.id: _Hearing(

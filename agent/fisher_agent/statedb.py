@@ -78,6 +78,10 @@ MIGRATIONS = (
                         comment TEXT NOT NULL, until_ms INTEGER NOT NULL, via TEXT NOT NULL, error TEXT NOT NULL);
     CREATE INDEX audit_command ON audit (machine, verb, command_id);
     """,
+    """
+    CREATE TABLE share (id INTEGER PRIMARY KEY, machine TEXT NOT NULL, t_ns INTEGER NOT NULL, body TEXT NOT NULL);
+    CREATE INDEX share_time ON share (machine, t_ns);
+    """,
 )
 """Script i brings a database of user_version i to i + 1."""
 

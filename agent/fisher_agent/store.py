@@ -20,11 +20,13 @@ from fisher_agent.codes import FIRST_FAULT_CODE, UNKNOWN_FAULT, UNKNOWN_FAULT_CO
 from fisher_agent.errors import BadFile, Unavailable
 from fisher_agent.lifecycle import Alarm
 from fisher_agent.outbox import KEPT, PERISHABLE, Counters, Outbox, Queue
+from fisher_agent.shares import Share
 from fisher_agent.stages import Message, Point
 
 MAX_JOURNAL = 100_000
 MAX_AUDIT = 100_000
 MAX_SCORES = 2_000_000  # over all machines, about 150 MB
+MAX_SHARES = 500_000  # over all machines, about 60 MB
 SCORES_KEPT_NS = 30 * 86_400 * 10**9
 PRUNE_EVERY = 1000
 
@@ -74,7 +76,7 @@ class Store:
         self._lock = threading.Lock()
         self._points = statedb.connect(state_dir / statedb.DATABASE, synchronous="NORMAL")
         self._alarms = statedb.connect(state_dir / statedb.DATABASE, synchronous="FULL")
-        self._scores_since_prune = 0
+        self._scores_since_prune = self._shares_since_prune = 0
 
     @classmethod
     def open(cls, state_dir: Path, *, max_outbox_bytes: int) -> Self:
@@ -294,6 +296,21 @@ class Store:
             "WHERE machine = ? AND t_ns >= ? ORDER BY t_ns DESC LIMIT ?"
         )
         return [Score(*row) for row in reversed(self._rows(select, machine, since_ns, limit))]
+
+    def add_shares(self, shares: Sequence[Share]) -> None:
+        """Add to the history of shares, which keeps 30 days and at most `MAX_SHARES` rows."""
+        prune = self._shares_since_prune + len(shares) >= PRUNE_EVERY
+        with self._writing(self._points) as db:
+            db.executemany(
+                "INSERT INTO share (machine, t_ns, body) VALUES (?, ?, ?)",
+                [(s.machine, s.t_ns, s.to_json()) for s in shares],
+            )
+            if prune:
+                db.execute("DELETE FROM share WHERE id <= (SELECT max(id) FROM share) - ?", (MAX_SHARES,))
+                for share in shares:
+                    oldest = share.t_ns - SCORES_KEPT_NS
+                    db.execute("DELETE FROM share WHERE machine = ? AND t_ns < ?", (share.machine, oldest))
+        self._shares_since_prune = 0 if prune else self._shares_since_prune + len(shares)
 
     def meta(self, key: str) -> str | None:
         """A stored word; None where there is none."""

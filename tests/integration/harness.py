@@ -74,6 +74,8 @@ def write_config(
     if broker_port is not None:
         parts.append(f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker_port}"\n{mqtt}')
         source = source or f"mqtt://127.0.0.1:{broker_port}"
+    if "[page]" not in extra:
+        extra = f"[page]\nenabled = false\n{extra}"  # daemons of other tests run beside this one
     if "[model]" not in extra:
         extra = f"{PLAIN_MODEL}\n{extra}"
     if influx:

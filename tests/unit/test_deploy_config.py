@@ -33,9 +33,10 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
     "outbox": [models.OutboxConfig],
     "backlog": [models.BacklogConfig],
     "capture": [models.CaptureConfig],
+    "page": [models.PageConfig],
     "log": [models.LogConfig],
 }
-TABLES = {"model", "window", "mqtt", "influx", "sources", "machines", "enroll", "outbox", "backlog", "log"} | {
+TABLES = {"model", "window", "mqtt", "influx", "sources", "machines", "enroll", "outbox", "backlog", "page", "log"} | {
     "channels",
     "alarm",
     "bearings",
@@ -109,6 +110,15 @@ def test_the_unit_restarts_for_ever_but_not_a_wrong_configuration() -> None:
     assert unit["Unit"]["StartLimitIntervalSec"] == "0"
     assert float(service["TimeoutStopSec"]) > 10  # draining has 10 s
     assert "MemoryDenyWriteExecute" not in service  # OpenVINO compiles kernels at run time
+
+
+def test_the_unit_lets_the_page_listen() -> None:
+    lines = UNIT.read_text().splitlines()
+    (families,) = [line for line in lines if line.startswith("RestrictAddressFamilies=")]
+    assert {"AF_INET", "AF_INET6"} <= set(families.partition("=")[2].split())
+    forbidding = ("PrivateNetwork=", "IPAddressDeny=", "SocketBindDeny=")
+    assert not [line for line in lines if line.startswith(forbidding)]
+    assert models.PageConfig().port >= 1024, "CapabilityBoundingSet= leaves no right to bind lower ports"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

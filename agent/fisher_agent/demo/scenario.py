@@ -27,6 +27,9 @@ url = "mqtt://127.0.0.1:{port}"
 version = "3.1.1"
 keepalive_s = 15
 
+[page]
+port = {page_port}
+
 [[sources]]
 name = "plant"
 type = "mqtt"
@@ -71,9 +74,9 @@ id = "current_high_res"
 """
 
 
-def configuration(port: int, state_dir: Path | str) -> Config:
+def configuration(port: int, state_dir: Path | str, *, page_port: int = 8420) -> Config:
     """The demo's configuration; the motor never counts as stale, for its recordings end."""
-    return parse(CONFIG.format(port=port, state_dir=state_dir))
+    return parse(CONFIG.format(port=port, state_dir=state_dir, page_port=page_port))
 
 
 def enrolled() -> list[RecordedFile]:

@@ -26,6 +26,7 @@ from fisher_agent.demo.scenario import ENROLL_S, MILL, MOTOR, NORMAL_S, PATIENCE
 from fisher_agent.errors import Unavailable
 from fisher_agent.files import read_many
 from fisher_agent.logs import configure
+from fisher_agent.page import service as page
 from fisher_agent.report import Names
 from fisher_agent.runtime import Agent
 from fisher_agent.sinks.mqtt import PlantLink
@@ -34,6 +35,7 @@ from fisher_agent.waveforms import Recording
 
 SHARE = 0.35  # of this box's time that the demo's windows may take: sets how much faster than real time it plays
 MAX_SPEED = 16.0
+PAGE_PORT = 8420  # as of the real agent, where that is free
 PLANT_START_S = 30.0
 NARRATE_S = 3.0
 BARS = "▁▂▃▄▅▆▇█"
@@ -70,7 +72,7 @@ async def _demo(folder: Path, out: Console, *, once: bool) -> dict[str, Any]:
     began_s = time.monotonic()
     out.print("[bold]fisher-agent demo[/]  a generated machine with three sensors; a real motor (UGent, CC BY-SA 4.0)")
     port = _free_port()
-    config = configuration(port, folder)
+    config = configuration(port, folder, page_port=_free_port(PAGE_PORT))
     store = app.open_store(config)
     agent = app.build(config, store)
     speed = await asyncio.to_thread(_speed, config)
@@ -80,6 +82,9 @@ async def _demo(folder: Path, out: Console, *, once: bool) -> dict[str, Any]:
             out.print(
                 f"model {model.bundle} on {model.device or model.backend} {model.precision}, weights {model.weights}"
                 + (": scores show change, they are not diagnoses" if model.weights == "untrained" else "")
+            )
+            out.print(
+                f"[bold]open {page.url(config.page)} in a browser[/]: machines, alarms and what explains them, live"
             )
             out.print(f"broker on port {port}; sensors are stamped and play {speed:.1f} x real time")
             seen = Seen()
@@ -347,9 +352,14 @@ def _speed(config: Any) -> float:
     return max(1.0, min(MAX_SPEED, SHARE / cost_s))
 
 
-def _free_port() -> int:
+def _free_port(wanted: int = 0) -> int:
+    """A port of the loopback that nobody listens on: the one wanted, if that is free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the page itself binds
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return _free_port()
         return int(probe.getsockname()[1])
 
 
