@@ -14,7 +14,7 @@ from fisher_agent import configfile as configuration
 from fisher_agent.backends import constructor, distance, open_embedder, self_test, trt_engine
 from fisher_agent.backends.standby import Standby, open_standby
 from fisher_agent.bankfiles import BankFiles
-from fisher_agent.banks import BankLibrary, Engine
+from fisher_agent.banks import BankLibrary, Engine, PastOf
 from fisher_agent.config import Config, SourceConfig
 from fisher_agent.control import obey, serve
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
@@ -103,9 +103,9 @@ def bank_files(config: Config) -> BankFiles:
     return BankFiles(config.state_dir / "banks")
 
 
-def library(config: Config) -> BankLibrary:
+def library(config: Config, *, past: PastOf | None = None) -> BankLibrary:
     """The banks, for commands that run without a daemon."""
-    return BankLibrary(config, bank_files(config), open_engine(config))
+    return BankLibrary(config, bank_files(config), open_engine(config), past=past)
 
 
 def build(config: Config, store: Store) -> Agent:

@@ -62,6 +62,7 @@ class ChannelBank:
     feature_spread: Doubles = field(default_factory=lambda: NOWHERE)  # (k,)
     feature_limit: float = 1.0  # largest distance, in spreads, that is still normal
     typical_ratio: float | None = None  # median left-out ratio of both views; None: typical / limit
+    quietest: float | None = None  # RMS of a quiet end of a window over `median_rms`; None: not known, or of no use
 
     @property
     def usual(self) -> float:
@@ -241,6 +242,7 @@ class _ChannelEntry(_Strict):
     octave_floor: _Positive
     feature_limit: _Positive = 1.0
     typical_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    quietest: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class _Manifest(_Strict):

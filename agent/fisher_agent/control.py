@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from fisher_agent.banks import list_banks
+from fisher_agent.banks import Activate, list_banks
 from fisher_agent.commands import Command, RefusedCommand, parse
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
@@ -239,8 +239,9 @@ async def _enroll(agent: Agent, request: Request, say: Say) -> dict[str, Any]:
     else:
         recording = await listen(agent, machine, float(request["duration_s"]), say)
     return await enroll_recording(
-        agent, machine, recording, say, fault=request.get("fault"), mode=request.get("mode", "default")
-    )
+        agent, machine, recording, say, fault=request.get("fault"), mode=request.get("mode"),
+        activate="never" if request.get("dry_run") else "now",
+    )  # fmt: skip
 
 
 async def enroll_recording(
@@ -250,11 +251,14 @@ async def enroll_recording(
     say: Say,
     *,
     fault: str | None = None,
-    mode: str = "default",
+    mode: str | None = None,
+    activate: Activate = "now",
 ) -> dict[str, Any]:
-    """Learn a recording and judge by it from the next window on."""
-    bank, report = await _in_turns(agent, say, partial(agent.library.learn, machine, recording, fault=fault, mode=mode))
-    await agent.use_bank(machine.id)
+    """Learn a recording and judge by it from the next window on, unless it is only to be looked at, or waits."""
+    learn = partial(agent.library.learn, machine, recording, fault=fault, mode=mode, activate=activate)
+    bank, report = await _in_turns(agent, say, learn)
+    if activate == "now":
+        await agent.use_bank(machine.id)
     return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
 
 
@@ -318,9 +322,36 @@ async def _rebuild(agent: Agent, request: Request, say: Say) -> dict[str, Any]:
 
 async def _rollback(agent: Agent, request: Request, _say: Say) -> str:
     machine = agent.config.machine(str(request["machine"]))
-    version = await agent.in_store(agent.parts.banks.rollback, machine.id)
+    return await _chosen(agent, machine, partial(agent.library.rollback, machine), request)
+
+
+async def _accept(agent: Agent, request: Request, _say: Say) -> str:
+    machine = agent.config.machine(str(request["machine"]))
+    return await _chosen(agent, machine, partial(agent.library.accept, machine), request)
+
+
+async def _chosen(
+    agent: Agent, machine: MachineConfig, choose: Callable[..., tuple[str, list[str]]], request: Request
+) -> str:
+    dry = bool(request.get("dry_run"))
+    version, sentences = await asyncio.to_thread(choose, activate=not dry, embedder=TakingTurns(agent))
+    if not dry:
+        await agent.use_bank(machine.id)
+    said = "would be" if dry else "is"
+    return "\n".join(
+        [
+            f"{machine.id} {said} judged by bank {version} from the next window on",
+            *(f"  back-test: {s}" for s in sentences),
+        ]
+    )
+
+
+async def _rename(agent: Agent, request: Request, _say: Say) -> str:
+    machine = agent.config.machine(str(request["machine"]))
+    names = {str(k): str(v) for k, v in request["names"].items()}
+    bank = await agent.in_store(agent.library.rename, machine, names)
     await agent.use_bank(machine.id)
-    return f"{machine.id} is judged by bank {version} from the next window on"
+    return f"bank {bank.version} of {machine.id} has the modes {', '.join(bank.modes)}"
 
 
 async def _forget(agent: Agent, request: Request, _say: Say) -> str:
@@ -338,5 +369,7 @@ SOCKET_VERBS: dict[str, Callable[[Agent, Request, Say], Awaitable[Any]]] = {
     "banks": _banks,
     "rebuild": _rebuild,
     "rollback": _rollback,
+    "accept": _accept,
+    "rename": _rename,
     "forget": _forget,
 }

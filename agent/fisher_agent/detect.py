@@ -13,7 +13,7 @@ from fisher_agent.config import JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.diagnosis import Diagnosis
 from fisher_agent.errors import BankMismatch
 from fisher_agent.features import features, long_enough
-from fisher_agent.gate import is_running, levels_of
+from fisher_agent.gate import is_running, levels_of, stood_at_an_end
 from fisher_agent.indicators import Level, measure, octave_edges, third_octave_levels
 from fisher_agent.stages import ChannelReading, Embedding, Floats, Moment, Peak, Verdict, Window
 from fisher_models.frontend import Frontend
@@ -96,6 +96,23 @@ class Judge:
         if not compared:
             return self._unscored(moment, plain, running=True, enrolled=True, quality=Quality.BAD, note=note)
         return self._fuse(moment, plain, compared, self.bank, note=note)
+
+    def runs(self, moment: Moment) -> bool:
+        """Whether the machine runs, by the levels that were enrolled."""
+        return self._runs(self._levels(moment))
+
+    def stood_at_an_end(self, moment: Moment) -> bool:
+        """Whether a machine that runs only began, or ended, to do so within this moment."""
+        return stood_at_an_end(
+            self.machine, moment, reference_rms=self._reference_rms,
+            quietest={c: b.quietest for c, b in self._channels.items() if b.quietest is not None},
+        )  # fmt: skip
+
+    def unscored(self, moment: Moment, *, note: str) -> Verdict:
+        """What is seen of a machine that runs but is not compared with its bank."""
+        levels = self._levels(moment)
+        plain = {w.channel: self._plain_reading(w, levels[w.channel]) for w in moment.windows if w.channel in levels}
+        return self._unscored(moment, plain, running=True, enrolled=True, quality=Quality.GOOD, note=note)
 
     def _levels(self, moment: Moment) -> dict[str, Level]:
         return levels_of(self.machine, moment)

@@ -209,6 +209,7 @@ def normal_bank(
             feature_spread=scale.spread,
             feature_limit=feature_limit,
             typical_ratio=float(np.median(ratio)),
+            quietest=survey.quietest(config.id),
         )
         channels.append(channel)
         reports.append(channel_report(config, survey, channel, apart, kept=len(kept.vectors)))

@@ -10,7 +10,8 @@ from fisher_agent.alarms import MachineAlarms, Transition
 from fisher_agent.codes import Level, Status
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.gather import Gatherer
-from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Verdict
+from fisher_agent.modes import Told
+from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Tag, Verdict
 
 LEVEL_HOLD_S = 5.0  # HMIs sample about once in 3 s: a level that was shown for less may never be seen
 ABSENT_VERDICTS = 3  # one or two may be the gap of a lost block
@@ -39,6 +40,9 @@ class LiveMachine:
         self.config = machine
         self.alarms = alarms
         self.gatherer = Gatherer(machine, config.window)
+        self.told = Told()  # what a tag, or an operator, says of its operating mode
+        self.maintenance_until_ms = 0  # ms UTC; while it is open, the anomaly is suppressed by design
+        self._window = config.window
         self.verdict: Verdict | None = None
         self.verdicts = 0
         self._hearing = {
@@ -64,14 +68,20 @@ class LiveMachine:
         return channel in self._hearing
 
     def frame(self, frame: Frame, *, mono_s: float, utc_ns: int) -> list[Moment]:
-        """Take one frame; returns the moments that it completed."""
+        """Take one frame, or a tag of the operating mode; returns the moments that it completed."""
+        if isinstance(frame, Tag):
+            self.told.say(frame.word, frame.t_ns)
+            return []
         hearing = self._hearing[frame.channel]
         hearing.heard_s = mono_s
         hearing.spoke = True
         hearing.rate_hz = frame.rate_hz
         end_ns = frame.t_ns + round(len(frame.samples) * 1e9 / frame.rate_hz)
         hearing.clock_offset_ms = (end_ns - utc_ns) / 1e6
-        return self.gatherer.push(frame)
+        return self._stamped(self.gatherer.push(frame))
+
+    def _stamped(self, moments: Sequence[Moment]) -> list[Moment]:
+        return [self.told.stamp(m, window=self._window, settle_s=self.config.settle_s) for m in moments]
 
     def judged(self, verdict: Verdict, *, fault_code: int) -> list[Transition]:
         """Take a verdict; returns the transitions of the alarm `anomaly`."""
@@ -104,7 +114,7 @@ class LiveMachine:
     def flush_if_silent(self) -> list[Moment]:
         """When every channel is silent, no frame will ever close the last grid times: they are judged as they are."""
         if all(h.stale for h in self._hearing.values()):
-            return self.gatherer.flush()
+            return self._stamped(self.gatherer.flush())
         return []
 
     def resume(self, *, mono_s: float) -> None:

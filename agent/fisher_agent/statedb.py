@@ -72,6 +72,11 @@ MIGRATIONS = (
                         quality_code INTEGER NOT NULL);
     CREATE INDEX score_time ON score (machine, t_ns);
     """,
+    # What a score was judged by: without it neither drift nor a back-test could tell modes and versions apart.
+    """
+    ALTER TABLE score ADD COLUMN mode TEXT NOT NULL DEFAULT '';
+    ALTER TABLE score ADD COLUMN bank TEXT NOT NULL DEFAULT '';
+    """,
 )
 """Script i brings a database of user_version i to i + 1."""
 
