@@ -46,8 +46,8 @@ class Spectra:
 
     name, precision, device = "none", "f32", "CPU"
 
-    def embed(self, bands: Floats, centres: Floats) -> Floats:
-        """(n, t, f) -> (n, f)."""
+    def embed(self, bands: Floats, _centres: Floats) -> Floats:
+        """(n, t, f), (n,) -> (n, f)."""
         return bands.mean(axis=1) + np.float32(10)
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ def rigs(data: Path) -> Iterator[Rig]:
         *_parts(takes, ("425rpm", "750rpm"), normal="aligned"),
     )  # fmt: skip
     axes = [{"id": c, "rate_hz": 200, "kind": "vibration", "unit": "g"} for c in "xyz"]
-    takes = [t for t in read_takes(data / "ceiling_fan" / "manifest.csv", where=rules("label!=off"))]
+    takes = read_takes(data / "ceiling_fan" / "manifest.csv", where=rules("label!=off"))
     takes = [t for t in takes if "moving" not in t.fields["specimen"] and "deploy" not in t.fields["specimen"]]
     yield Rig(
         "ceiling fan, three speeds",

@@ -20,6 +20,7 @@ from fisher_agent.control import obey, serve
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.ledger import Model
 from fisher_agent.logs import configure
+from fisher_agent.maintenance import watch_maintenance
 from fisher_agent.reload import reload
 from fisher_agent.report import Names
 from fisher_agent.runtime import Agent, Parts
@@ -30,6 +31,7 @@ from fisher_agent.sources import check_topics, open_source, rebind
 from fisher_agent.stages import Embedder, Message, Source
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
+from fisher_agent.watching import watch_drift
 from fisher_models.bundle import Bundle
 from fisher_models.bundle import load as load_bundle
 from fisher_models.errors import BundleError
@@ -139,7 +141,7 @@ def build(config: Config, store: Store) -> Agent:
             open_plant=plant if mqtt else None,
             rebind=rebind,
             obey=obey,
-            services=(serve,),
+            services=(serve, watch_maintenance, watch_drift),
         )
     )
 

@@ -14,9 +14,14 @@ from fisher_agent.features import LEAST_SPREAD
 from fisher_agent.stages import Floats
 
 Doubles = NDArray[np.float64]
-APART = 4.0
-"""Root mean square over the indicators of a step, in units of a typical one: normal steps reach 2, a change of speed
-of 7 % on motor current 10, on a fan 6 (tools/mode_report.py)."""
+SMOOTHED = 5  # moments whose median stands for the middle one: what scatters shrinks, what is another mode stays
+APART = 1.5
+"""Root mean square over the indicators, in units of what they typically move by from one moment to the next.
+
+Measured: within one speed the nearest moment lies within 0.9 (motor current) and 0.6 (fan); between two speeds 7.7 and
+2.3 at the least (tools/mode_report.py).
+"""
+MOST_LINKED = 2000  # moments: linking takes the square of them; of a longer enrolment every second one, and so on
 LEAST_GROUP = 10  # moments: fewer cannot be learnt (survey.MIN_WINDOWS)
 MAD_TO_SIGMA = 1.4826
 
@@ -37,10 +42,24 @@ def groups(moments: Sequence[Mapping[str, Floats]]) -> NDArray[np.intp]:
     # A step between two modes is rare, so the median of steps is one of normal running.
     steps = np.abs(np.diff(rows, axis=0))
     spread = np.maximum(MAD_TO_SIGMA * np.median(steps, axis=0), LEAST_SPREAD) if len(steps) else np.ones(rows.shape[1])
-    label = _linked(rows / spread)
-    kept = [g for g in dict.fromkeys(label.tolist()) if (label == g).sum() >= LEAST_GROUP]
+    half = SMOOTHED // 2
+    smooth = np.stack([np.median(rows[max(0, i - half) : i + half + 1], axis=0) for i in range(len(rows))]) / spread
+    some = np.arange(0, len(smooth), 1 + len(smooth) // MOST_LINKED)
+    label = _nearest(smooth, smooth[some], _linked(smooth[some]))
+    kept = [g for g in dict.fromkeys(label.tolist()) if g >= 0 and (label == g).sum() >= LEAST_GROUP]
     number = {g: n for n, g in enumerate(kept)}
     return np.asarray([number.get(g, -1) for g in label.tolist()], dtype=np.intp)
+
+
+def _nearest(rows: Doubles, known: Doubles, label: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The label (m,) of the nearest known row; -1 where that is not of the same group either."""
+    out = np.full(len(rows), -1, np.intp)
+    for i, row in enumerate(rows):
+        distance = np.sqrt(np.square(known - row).mean(axis=1))
+        at = int(distance.argmin())
+        if distance[at] <= APART:
+            out[i] = label[at]
+    return out
 
 
 def _linked(rows: Doubles) -> NDArray[np.intp]:

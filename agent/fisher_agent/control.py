@@ -20,13 +20,15 @@ import structlog
 from fisher_agent.banks import Activate, list_banks
 from fisher_agent.commands import Command, RefusedCommand, parse
 from fisher_agent.config import Config, MachineConfig
+from fisher_agent.drift import facts as drift_facts
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.files import read_many
 from fisher_agent.live import channel_words
 from fisher_agent.report import as_json
 from fisher_agent.runtime import Agent
 from fisher_agent.sinks.mqtt import PlantLink
-from fisher_agent.stages import Floats, Message, Scalar
+from fisher_agent.stages import Message, Scalar
+from fisher_agent.turns import TakingTurns, in_turns
 from fisher_agent.waveforms import Recording
 
 MAX_REQUEST = 1_000_000
@@ -173,22 +175,6 @@ def exit_code(error: FisherError) -> int:
     return 3 if isinstance(error, Unavailable) else 1
 
 
-class TakingTurns:
-    """An embedder that runs each batch in the daemon's compute thread, so that enrolling never starves live windows."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._embedder = agent.engine.embedder
-        self.name, self.precision, self.device = self._embedder.name, self._embedder.precision, self._embedder.device
-
-    def embed(self, bands: Floats, centres: Floats) -> Floats:
-        """(n, t, f), (n,) -> (n, d)."""
-        return self._agent.compute.submit(self._embedder.embed, bands, centres).result()
-
-    def close(self) -> None:
-        """The daemon's embedder stays open."""
-
-
 async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
     return {
         "status": "degraded" if agent.degradations() else "online",
@@ -202,6 +188,10 @@ async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
                 "score": m.verdict.score if m.verdict and m.verdict.scored else None,
                 "level": m.level(mono_s=time.monotonic()).name.lower(),
                 "channels": channel_words([m])[m.config.id],
+                "mode": (m.verdict.mode or "") if m.verdict else "",
+                "maintenance_until_ms": m.maintenance_until_ms,
+                "offer": m.offer,
+                **drift_facts(m.drift),
             }
             for m in agent.machines.values()
         },
@@ -256,7 +246,7 @@ async def enroll_recording(
 ) -> dict[str, Any]:
     """Learn a recording and judge by it from the next window on, unless it is only to be looked at, or waits."""
     learn = partial(agent.library.learn, machine, recording, fault=fault, mode=mode, activate=activate)
-    bank, report = await _in_turns(agent, say, learn)
+    bank, report = await in_turns(agent, say, learn)
     if activate == "now":
         await agent.use_bank(machine.id)
     return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
@@ -281,20 +271,6 @@ async def listen(agent: Agent, machine: MachineConfig, duration_s: float, say: S
     return recording
 
 
-async def _in_turns(agent: Agent, say: Say, work: Callable[..., Any]) -> Any:
-    """Run a long computation in a thread of its own, whose model batches take turns with live windows."""
-    loop = asyncio.get_running_loop()
-
-    def tell(done: int, total: int) -> None:
-        with contextlib.suppress(Unavailable):  # what was heard is learnt, whether anybody still waits for it or not
-            say(done, total)
-
-    def progress(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(tell, done, total)
-
-    return await asyncio.to_thread(work, embedder=TakingTurns(agent), progress=progress)
-
-
 def record_files(request: Request, machine: MachineConfig, _config: Config) -> Recording:
     """Read recordings as one enrolment; each file is a block of its own. Blocking."""
     recording = Recording()
@@ -315,7 +291,7 @@ async def _banks(agent: Agent, _request: Request, _say: Say) -> list[dict[str, A
 
 async def _rebuild(agent: Agent, request: Request, say: Say) -> dict[str, Any]:
     machine = agent.config.machine(str(request["machine"]))
-    bank, report = await _in_turns(agent, say, partial(agent.library.rebuild, machine))
+    bank, report = await in_turns(agent, say, partial(agent.library.rebuild, machine))
     await agent.use_bank(machine.id)
     return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from fisher_agent.alarms import MachineAlarms, Transition
 from fisher_agent.codes import Level, Status
 from fisher_agent.config import Config, MachineConfig
+from fisher_agent.drift import ModeDrift
 from fisher_agent.gather import Gatherer
 from fisher_agent.modes import Told
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Tag, Verdict
+from fisher_agent.waveforms import Recording
 
 LEVEL_HOLD_S = 5.0  # HMIs sample about once in 3 s: a level that was shown for less may never be seen
 ABSENT_VERDICTS = 3  # one or two may be the gap of a lost block
@@ -42,6 +44,9 @@ class LiveMachine:
         self.gatherer = Gatherer(machine, config.window)
         self.told = Told()  # what a tag, or an operator, says of its operating mode
         self.maintenance_until_ms = 0  # ms UTC; while it is open, the anomaly is suppressed by design
+        self.maintenance: Recording | None = None  # what is heard meanwhile
+        self.offer = ""  # what came of the latest maintenance, for an operator
+        self.drift: tuple[ModeDrift, ...] = ()  # of its normal state, as of the latest look
         self._window = config.window
         self.verdict: Verdict | None = None
         self.verdicts = 0

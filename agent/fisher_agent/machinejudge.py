@@ -31,7 +31,9 @@ class MachineJudge:
         self._judges = {b.mode: Judge(machine, window, b, frontend=frontend) for b in bank or ()}
         self._nobody = Judge(machine, window, None, frontend=frontend)
         self._rule = Rule.of(machine, window)
-        self._stopped_ns = NEVER_NS
+        self._stopped_ns = NEVER_NS  # the latest moment that did not run
+        self._since_ns = NEVER_NS  # the latest moment that did not run, or was of another mode
+        self._last = ("", NEVER_NS)  # mode and time of the latest moment
         self._start_ns = round((window.length_s + machine.settle_s) * 1e9)
 
     def gain(self, channel: str) -> float:
@@ -48,11 +50,14 @@ class MachineJudge:
         if not self._judges:
             return self._nobody.judge(moment, embeddings)
         now = self._now(moment)
+        if now.mode and self._last[0] not in ("", now.mode):
+            self._since_ns = self._last[1]
+        self._last = (now.mode or self._last[0], moment.end_ns)
         candidates = self._judges if now.mode in ("", UNKNOWN_MODE) else {now.mode: self._judges.get(now.mode)}
         asked = {m: j for m, j in candidates.items() if j is not None} or self._judges
         running = {m: j for m, j in asked.items() if j.runs(moment)}
         if not running:
-            self._stopped_ns = moment.end_ns
+            self._stopped_ns = self._since_ns = moment.end_ns
             verdict = next(iter(asked.values())).judge(moment, {})
             return replace(verdict, mode=now.mode or None)
         anyone = next(iter(running.values()))
@@ -68,7 +73,12 @@ class MachineJudge:
             what = "none of the configured ones" if now.mode == UNKNOWN_MODE else repr(now.mode)
             verdict = anyone.unscored(moment, note=f"the operating mode is {what}; enrolled are: {known}")
             return replace(verdict, mode=UNKNOWN_MODE, unknown_mode=True)
-        return self._nearest(moment, embeddings, running)
+        return self._nearest(self._of_this_mode(moment), embeddings, running)
+
+    def _of_this_mode(self, moment: Moment) -> Moment:
+        """Without values of slow channels that reach back beyond the latest change of mode, or start."""
+        windows = tuple(w for w in moment.windows if not (w.snapshot and w.t_ns < self._since_ns <= moment.end_ns))
+        return replace(moment, windows=windows)
 
     def _now(self, moment: Moment) -> Now:
         return self._rule.take(moment) if self._rule is not None else Now(moment.mode, settled=moment.settled)

@@ -1,6 +1,6 @@
 """In which operating mode a machine is: by what a tag said, or by a rule on the value of a channel. Event time only."""
 
-from bisect import bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,9 @@ from fisher_agent.gate import level_of
 from fisher_agent.modeconfig import UNKNOWN_MODE, ModeConfig
 from fisher_agent.stages import Floats, Moment
 
-KEPT_WORDS = 256  # more changes of a tag than moments that wait for their channels
+LATE_NS = 60 * 10**9  # how much later than a newer one a word may come
+KEPT_WORDS = 256  # changes that are older; more than moments that wait for their channels
+MOST_WORDS = 4096  # of a tag that is repeated at any rate
 TAIL_SHARE = 4  # a window's last quarter says where a value that moves has got to
 
 
@@ -27,35 +29,39 @@ NEVER_NS = -(2**62)
 
 
 class Told:
-    """What a tag said of one machine's mode, by event time. Words may come late, but not before much newer ones."""
+    """What a tag said of one machine's mode, by event time. Words may come late, but not long before the newest."""
 
     def __init__(self) -> None:
-        self._since_ns: list[int] = []
-        self._words: list[str] = []
+        self._words: list[tuple[int, str]] = []  # since when, in order; a tag may be repeated every second
 
     @property
     def latest(self) -> str:
         """The newest word; "" before the first."""
-        return self._words[-1] if self._words else ""
+        return self._words[-1][1] if self._words else ""
 
     def say(self, word: str, t_ns: int) -> None:
-        """The machine is in this mode from then on; a repetition changes nothing."""
-        at = bisect_right(self._since_ns, t_ns)
-        if at and self._words[at - 1] == word:
-            return
-        self._since_ns.insert(at, t_ns)
-        self._words.insert(at, word)
-        del self._since_ns[:-KEPT_WORDS], self._words[:-KEPT_WORDS]
+        """The machine is in this mode from then on; of words of the same time the last counts."""
+        at = bisect_left(self._words, (t_ns, ""))
+        same = at < len(self._words) and self._words[at][0] == t_ns
+        self._words[at : at + same] = [(t_ns, word)]
+        # A repetition says nothing new, unless a late word comes to lie before it.
+        settled = bisect_left(self._words, (self._words[-1][0] - LATE_NS, ""))
+        kept = [w for i, w in enumerate(self._words[:settled]) if i == 0 or self._words[i - 1][1] != w[1]]
+        self._words[:settled] = kept[-KEPT_WORDS:]
+        del self._words[:-MOST_WORDS]
 
     def stamp(self, moment: Moment, *, window: WindowConfig, settle_s: float = 0.0) -> Moment:
         """The moment with the mode that was in force at its end; before the first word, nobody said it."""
-        at = bisect_right(self._since_ns, moment.end_ns)
+        at = bisect_left(self._words, (moment.end_ns + 1, ""))
         if not at:
             return moment
+        word = self._words[at - 1][1]
+        while at > 1 and self._words[at - 2][1] == word:
+            at -= 1
         # As at enrolment, a window that only adjoins a change is not of steady running.
         unsettled_ns = round((window.length_s + settle_s) * 1e9)
-        changed = at > 1 and moment.end_ns - self._since_ns[at - 1] <= unsettled_ns
-        return replace(moment, mode=self._words[at - 1], settled=not changed)
+        changed = at > 1 and moment.end_ns - self._words[at - 1][0] <= unsettled_ns
+        return replace(moment, mode=word, settled=not changed)
 
 
 class Rule:
@@ -70,6 +76,7 @@ class Rule:
         self._bands = dict(rule.bands)
         self._channel = channel
         self._hold_ns = window.hold_ns(channel) if window.held(channel) else 0
+        self._length_s = window.length_s
         self._unsettled_ns = round((window.length_s + settle_s) * 1e9)
         self._mode = ""
         self._seen_ns = NEVER_NS  # the latest moment that had a value
@@ -114,8 +121,9 @@ class Rule:
     def _value(self, moment: Moment, *, tail: bool = False) -> float | None:
         for window in moment.windows:
             if window.channel == self._channel.id:
-                samples = window.samples[-max(1, len(window.samples) // TAIL_SHARE) :] if tail else window.samples
-                return _value_of(self._channel, samples)
+                # The samples of a sparse channel reach further back than the windows of the others.
+                now = min(len(window.samples), max(1, round(self._length_s * window.rate_hz)))
+                return _value_of(self._channel, window.samples[-(max(1, now // TAIL_SHARE) if tail else now) :])
         return None
 
 

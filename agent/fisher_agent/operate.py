@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fisher_agent.control import record_files
 from fisher_agent.errors import ConfigError, NotLearnt, Unavailable
 from fisher_agent.files import parse_channels, read_many
 from fisher_agent.gather import Gatherer
+from fisher_agent.modeconfig import DEFAULT_MODE
 from fisher_agent.report import Names, alarm_messages, alarm_point
 from fisher_agent.sources import open_source
 from fisher_agent.sources.replay import blocks
@@ -220,8 +222,16 @@ def status_lines(document: dict[str, Any]) -> list[str]:
         score = "-" if m["score"] is None else f"{m['score']:.2f}"
         state = "not enrolled" if not m["enrolled"] else ("running" if m["running"] else "not running")
         channels = ", ".join(f"{c} {s}" for c, s in m["channels"].items())
-        lines.append(f"{name}  {m['level']}  score {score}  {state}  ({channels})")
+        mode = f"  mode {m['mode']}" if m.get("mode") not in (None, "", DEFAULT_MODE) else ""
+        lines.append(f"{name}  {m['level']}  score {score}  {state}{mode}  ({channels})")
+        if m.get("maintenance_until_ms"):
+            lines.append(f"  in maintenance until {_clock(m['maintenance_until_ms'])}")
+        lines += [f"  {m[key]}" for key in ("drift_text", "offer") if m.get(key)]
     return lines + [f"degraded: {name}: {why}" for name, why in document["degraded"].items()]
+
+
+def _clock(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
 
 
 def alarms(config: Config) -> list[dict[str, Any]]:

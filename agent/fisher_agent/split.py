@@ -63,6 +63,8 @@ def split(recording: Recording, machine: MachineConfig, window: WindowConfig, *,
         words = np.full(len(cut), "", dtype=object)
         words[kept] = [f"{FOUND_MODE}{g + 1}" if g >= 0 else "" for g in groups([cut[i].features for i in kept])]
         wanted = tuple(f"{FOUND_MODE}{n + 1}" for n in range(len(set(words) - {""})))
+        if not wanted:  # too little for any group: what is missing is said where it is learnt
+            return Split({f"{FOUND_MODE}1": recording}, configured=(f"{FOUND_MODE}1",))
     else:
         words = np.asarray([one.mode for one in cut], dtype=object)
         wanted = (mode,) if mode is not None else config.names or tuple(dict.fromkeys(w for w in words if w))

@@ -27,6 +27,7 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
     "machines": [models.MachineConfig],
     "machines.channels": [models.ChannelConfig],
     "machines.alarm": [models.AlarmConfig],
+    "machines.mode": [models.ModeConfig],
     "machines.defaults": [],
     "enroll": [models.EnrollConfig],
     "outbox": [models.OutboxConfig],
@@ -36,6 +37,7 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
 TABLES = {"model", "window", "mqtt", "influx", "sources", "machines", "enroll", "outbox", "backlog", "log"} | {
     "channels",
     "alarm",
+    "mode",
 }
 
 
