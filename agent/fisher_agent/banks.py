@@ -175,6 +175,8 @@ class BankLibrary:
         bank, problem = self.load(machine)
         if bank is None:
             raise NotLearnt(problem or f"{machine.id} is not enrolled; there is no mode to name")
+        if machine.mode is not None and machine.mode.names:
+            raise ConfigError(f"the modes of {machine.id} are named by the configuration: machines.mode")
         after = [names.get(m, m) for m in bank.modes]
         if unknown := names.keys() - set(bank.modes):
             raise ConfigError(f"{machine.id} has no mode {', '.join(sorted(unknown))}; it has: {', '.join(bank.modes)}")

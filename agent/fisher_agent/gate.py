@@ -35,7 +35,7 @@ def is_running(machine: MachineConfig, levels: Mapping[str, Level], *, reference
     speaking = [c for c in machine.channels if c.id in levels and levels[c.id].usable]
     if not speaking or any(levels[c.id].rms < c.running_rms for c in speaking):
         return False
-    known = _most_telling([c for c in speaking if reference_rms.get(c.id, 0.0) > 0])
+    known = most_telling([c for c in speaking if reference_rms.get(c.id, 0.0) > 0])
     ratios = [levels[c.id].rms / reference_rms[c.id] for c in known]
     return not ratios or float(np.median(ratios)) >= machine.running_ratio
 
@@ -62,11 +62,12 @@ def stood_at_an_end(
         least = min(machine.running_ratio, QUIET_KEEPS * quietest.get(c, 0.0)) * reference_rms.get(c, 0.0)
         if least > 0 and (ends := ends_rms(machine.channel(c), window)) is not None:
             shares[c] = (ends[0] / least, ends[1] / least)
-    telling = _most_telling([c for c in machine.channels if c.id in shares])
+    telling = most_telling([c for c in machine.channels if c.id in shares])
     return bool(telling) and min(np.median([shares[c.id] for c in telling], axis=0)) < 1
 
 
-def _most_telling(channels: Sequence[ChannelConfig]) -> Sequence[ChannelConfig]:
+def most_telling(channels: Sequence[ChannelConfig]) -> Sequence[ChannelConfig]:
+    """Those of the kind that tells best whether a machine runs, of the kinds that are there."""
     for kinds in TELLING_KINDS:
         if telling := [c for c in channels if c.kind in kinds]:
             return telling

@@ -12,6 +12,8 @@ from fisher_agent.bankset import BankSet
 from fisher_agent.config import MachineConfig, WindowConfig
 from fisher_agent.coverage import Coverage, EnrolReport
 from fisher_agent.errors import NotLearnt
+from fisher_agent.gate import most_telling
+from fisher_agent.learning import LEAST_RMS
 from fisher_agent.learnt import Report
 from fisher_agent.split import Split
 from fisher_agent.waveforms import Recording
@@ -138,9 +140,10 @@ def _notes(result: BankSet, learnt: list[Bank], split: Split, machine: MachineCo
             f"{split.elsewhere_s:.0f} s of running were in no mode that is learnt here; live they are an unknown mode"
         )
     others = [b for b in result if b.mode not in {n.mode for n in learnt}]
+    telling = [c.id for c in most_telling(machine.channels)]
     for bank in learnt:
         ratios = [
-            float(np.median([c.median_rms / max(o.channel(c.channel).median_rms, 1e-12) for c in bank.channels]))
+            float(np.median([bank.channel(c).median_rms / max(o.channel(c).median_rms, LEAST_RMS) for c in telling]))
             for o in others
         ]
         if ratios and max(ratios) < QUIET_MODE:
