@@ -14,12 +14,13 @@ from fisher_agent import configfile as configuration
 from fisher_agent.backends import constructor, distance, open_embedder, self_test, trt_engine
 from fisher_agent.backends.standby import Standby, open_standby
 from fisher_agent.bankfiles import BankFiles
-from fisher_agent.banks import BankLibrary, Engine
+from fisher_agent.banks import BankLibrary, Engine, PastOf
 from fisher_agent.config import Config, SourceConfig
 from fisher_agent.control import serve
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.ledger import Model
 from fisher_agent.logs import configure
+from fisher_agent.maintenance import watch_maintenance
 from fisher_agent.operators import obey
 from fisher_agent.page import service as page
 from fisher_agent.reload import reload
@@ -32,6 +33,7 @@ from fisher_agent.sources import check_topics, open_source, rebind
 from fisher_agent.stages import Embedder, Message, Source
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
+from fisher_agent.watching import watch_drift
 from fisher_models.bundle import Bundle
 from fisher_models.bundle import load as load_bundle
 from fisher_models.errors import BundleError
@@ -105,9 +107,9 @@ def bank_files(config: Config) -> BankFiles:
     return BankFiles(config.state_dir / "banks")
 
 
-def library(config: Config) -> BankLibrary:
+def library(config: Config, *, past: PastOf | None = None) -> BankLibrary:
     """The banks, for commands that run without a daemon."""
-    return BankLibrary(config, bank_files(config), open_engine(config))
+    return BankLibrary(config, bank_files(config), open_engine(config), past=past)
 
 
 def build(config: Config, store: Store) -> Agent:
@@ -142,7 +144,7 @@ def build(config: Config, store: Store) -> Agent:
             open_plant=plant if mqtt else None,
             rebind=rebind,
             obey=obey,
-            services=(serve, page.serve),
+            services=(serve, page.serve, watch_maintenance, watch_drift),
         )
     )
 

@@ -66,6 +66,7 @@ class ChannelBank:
     typical_ratio: float | None = None  # median left-out ratio of both views; None: typical / limit
     velocity_mm_s: Floats = field(default_factory=lambda: UNMEASURED)  # (n,) RMS, to show beside an alarm's; or empty
     sensor: Traits | None = None  # how its sensor looked; None in banks that were made before this was noted
+    quietest: float | None = None  # RMS of a quiet end of a window over `median_rms`; None: not known, or of no use
 
     @property
     def usual(self) -> float:
@@ -246,6 +247,7 @@ class _ChannelEntry(_Strict):
     feature_limit: _Positive = 1.0
     typical_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     sensor: Traits | None = None
+    quietest: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class _Manifest(_Strict):

@@ -25,6 +25,8 @@ from fisher_agent.errors import BadFile, ConfigError, Unavailable
 NAME = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
 BANK, WAVEFORMS, MANIFEST, ACTIVE = "bank.safetensors", "waveforms.safetensors", "manifest.json", "active"
 LAST = 2**31
+WAITS = "waits"  # in a manifest: the version was saved to be accepted, and was not active from the start
+ACCEPTED = "accepted"  # an empty file beside such a manifest: it was made active since
 
 
 class BankFiles:
@@ -80,6 +82,9 @@ class BankFiles:
             raise BadFile(f"{machine} has no bank {version!r}; it has: {known}")
         draft = folder.parent / f".{ACTIVE}"
         try:
+            if self._waits(machine, version):
+                _write(folder / ACCEPTED, b"")
+                _sync(folder)
             _write(draft, version.encode())
             draft.replace(folder.parent / ACTIVE)
             _sync(folder.parent)
@@ -135,16 +140,28 @@ class BankFiles:
         path = self._path(machine, version) / WAVEFORMS
         return path if path.is_file() else None
 
-    def rollback(self, machine: str) -> str:
-        """Make the version before the active one active and return it; ConfigError where there is none."""
-        active, versions = self.active(machine), self.versions(machine)
+    def before(self, machine: str) -> str:
+        """The version that judged before the active one; ConfigError where there is none."""
+        active = self.active(machine)
         if active is None:
             raise ConfigError(f"{machine} has no active bank; enrol it with `fisher-agent enroll --machine {machine}`")
+        versions = [v for v in self.versions(machine) if v == active or not self._waits(machine, v)]
         at = versions.index(active) if active in versions else len(versions)
         if at == 0:
             raise ConfigError(f"{machine} has no bank before {active}; nothing to roll back to")
-        self.activate(machine, versions[at - 1])
         return versions[at - 1]
+
+    def waiting(self, machine: str) -> str | None:
+        """The newest version that was saved to be accepted and is newer than the active one; None where none is."""
+        active, versions = self.active(machine), self.versions(machine)
+        newer = versions[versions.index(active) + 1 :] if active in versions else versions
+        return next((v for v in reversed(newer) if self._waits(machine, v)), None)
+
+    def rollback(self, machine: str) -> str:
+        """Make the version before the active one active and return it; ConfigError where there is none."""
+        version = self.before(machine)
+        self.activate(machine, version)
+        return version
 
     def forget(self, machine: str) -> None:
         """Remove every version of a machine. It is gone in one step, even if the removal is cut short."""
@@ -169,6 +186,15 @@ class BankFiles:
         if not NAME.match(version):
             raise ValueError(f"{version!r} is not a version: 1 to 64 of A-Z a-z 0-9 _ - .")
         return self._machine(machine) / version
+
+    def _waits(self, machine: str, version: str) -> bool:
+        """Whether it was saved to be accepted, and never was."""
+        if (self._path(machine, version) / ACCEPTED).exists():
+            return False
+        try:
+            return bool(self.manifest(machine, version).get(WAITS, False))
+        except BadFile:
+            return False
 
     def _number(self, machine: str, version: str) -> int:
         try:

@@ -5,32 +5,40 @@ Blocking: the daemon calls it outside the event loop. Versions are immutable; th
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
 
-from fisher_agent.bank import Bank, check
-from fisher_agent.bankfiles import BankFiles
+from fisher_agent.backtest import BACK_NS, Past, Raises, factors, kept_sentence, recounted, stored_sentence
+from fisher_agent.bankfiles import WAITS, BankFiles
+from fisher_agent.bankset import BankSet
 from fisher_agent.config import Config, MachineConfig
-from fisher_agent.detect import Judge
-from fisher_agent.enrolment import learn, learn_fault, rebuild
-from fisher_agent.errors import BadFile, BankMismatch, NotLearnt
-from fisher_agent.learnt import Report
+from fisher_agent.coverage import EnrolReport
+from fisher_agent.errors import BadFile, BankMismatch, ConfigError, NotLearnt
 from fisher_agent.ledger import Model
+from fisher_agent.machinejudge import MachineJudge
+from fisher_agent.modeconfig import DEFAULT_MODE, UNKNOWN_MODE
+from fisher_agent.modelearning import learn_fault, learn_modes, rebuild
 from fisher_agent.pipeline import Pipeline
+from fisher_agent.split import split
 from fisher_agent.stages import Embedder
 from fisher_agent.stats import Stats
+from fisher_agent.survey import moments
+from fisher_agent.tags import MODE_ID
 from fisher_agent.waveforms import Recording
 from fisher_models.bundle import Bundle
 from fisher_models.frontend import Frontend
 
 MB = 1_000_000
 Progress = Callable[[int, int], None]
-NORMAL = ""  # the label of recordings of normal running
+PastOf = Callable[[str, int], Iterator[Past]]  # machine, since (ns)
+Activate = Literal["now", "later", "never"]
+NORMAL = ""  # the label of recordings of normal running in the default mode
+OF_MODE = "@"  # begins the labels of other modes; no fault class has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,13 @@ class Engine:
 
 
 class BankLibrary:
-    """Banks of one state directory, for one model and one window."""
+    """Banks of one state directory, for one model and one window. `past` gives a machine's stored scores."""
 
-    def __init__(self, config: Config, files: BankFiles, engine: Engine) -> None:
+    def __init__(self, config: Config, files: BankFiles, engine: Engine, *, past: PastOf | None = None) -> None:
         self._config = config
         self._files = files
         self._engine = engine
+        self._past = past
 
     def reconfigure(self, config: Config) -> None:
         """Go on under another configuration of the machines."""
@@ -64,17 +73,17 @@ class BankLibrary:
         """Go on with another engine of the same bundle."""
         self._engine = engine
 
-    def judge(self, machine: MachineConfig, bank: Bank | None) -> Judge:
+    def judge(self, machine: MachineConfig, bank: BankSet | None) -> MachineJudge:
         """The judge of a machine; without a bank it says `not enrolled`."""
-        return Judge(machine, self._config.window, bank, frontend=self._engine.frontend)
+        return MachineJudge(machine, self._config.window, bank, frontend=self._engine.frontend)
 
-    def load(self, machine: MachineConfig) -> tuple[Bank | None, str]:
-        """The active bank, and why it cannot be used ("" where there is none, or it can)."""
+    def load(self, machine: MachineConfig, version: str | None = None) -> tuple[BankSet | None, str]:
+        """A version (default: the active one), and why it cannot be used ("" where there is none, or it can)."""
         try:
-            version = self._files.active(machine.id)
+            version = version or self._files.active(machine.id)
             if version is None:
                 return None, ""
-            bank = Bank.from_bytes(self._files.read(machine.id, version))
+            bank = BankSet.from_bytes(self._files.read(machine.id, version))
             self._check(bank, machine)
         except (BadFile, BankMismatch) as error:
             return None, str(error)
@@ -86,14 +95,20 @@ class BankLibrary:
         recording: Recording,
         *,
         fault: str | None = None,
-        mode: str = "default",
+        mode: str | None = None,
+        activate: Activate = "now",
         embedder: Embedder | None = None,
         progress: Progress | None = None,
-    ) -> tuple[Bank, Report]:
-        """Enrol a recording and make it the active bank; NotLearnt leaves the old one. A fault needs a normal bank."""
+    ) -> tuple[BankSet, EnrolReport]:
+        """Enrol a recording as a new version; NotLearnt leaves the old one. A fault needs a normal bank.
+
+        `mode` is the only one that is learnt; without it all that the recording shows. The version is back-tested,
+        then made active (`now`), saved to be accepted (`later`), or not saved at all (`never`).
+        """
         previous, problem = self.load(machine)
-        kept = self._recordings(machine.id, previous.version) if previous else {}
-        faults = {label: r for label, r in kept.items() if label != NORMAL}
+        previous = _configured(previous, machine)
+        kept = self._recordings(machine.id, previous) if previous else {}
+        faults = {label: r for label, r in kept.items() if not _is_mode(label)}
         common: dict[str, Any] = {
             "machine": machine,
             "window": self._config.window,
@@ -105,43 +120,42 @@ class BankLibrary:
             "created_ns": time.time_ns(),
         }
         if fault is None:
-            bank, report = learn(
-                recording,
+            parts = split(recording, machine, self._config.window, mode=mode)
+            bank, report = learn_modes(
+                parts,
                 previous=previous,
+                keep_others=mode is not None or not (machine.mode and machine.mode.cluster),
                 faults=faults,
-                mode=mode,
                 coreset=self._config.enroll.coreset,
                 judge_by=self._config.model.judge_by,
                 **common,
             )
-            recordings = {NORMAL: recording, **faults}
+            learnt = {label_of(r.mode): parts.parts[r.mode] for r in report.reports}
+            recordings = {**{k: r for k, r in kept.items() if k in map(label_of, bank.modes)}, **learnt, **faults}
         else:
             if previous is None:
                 why = f" ({problem})" if problem else ""
                 raise NotLearnt(f"{machine.id} has no usable bank of normal running{why}; enrol that first")
-            bank, report = learn_fault(recording, bank=previous, fault=fault, **common)
+            bank, report = learn_fault(recording, banks=previous, fault=fault, **common)
             recordings = {**kept, fault: _joined(faults.get(fault), recording)}
-        self._save(bank, recordings, report)
+        report = report.with_backtest(self.backtest(machine, bank, embedder=embedder))
+        if activate != "never":
+            self._save(bank, recordings, report, activate=activate == "now")
         return bank, report
 
     def rebuild(
         self, machine: MachineConfig, *, embedder: Embedder | None = None, progress: Progress | None = None
-    ) -> tuple[Bank, Report]:
-        """Make the active bank again, from its kept waveforms, for the present bundle, window and precision."""
+    ) -> tuple[BankSet, EnrolReport]:
+        """Make the active version again, from its kept waveforms, for the present bundle, window and precision."""
         version = self._files.active(machine.id)
         if version is None:
             raise NotLearnt(f"{machine.id} has no bank to rebuild; enrol it first")
-        old = Bank.from_bytes(self._files.read(machine.id, version))
-        recordings = self._recordings(machine.id, version)
-        if NORMAL not in recordings:
-            raise NotLearnt(
-                f"bank {version} of {machine.id} kept no waveforms (enroll.keep_mb = {self._config.enroll.keep_mb:g}); "
-                "enrol it again"
-            )
+        old = BankSet.from_bytes(self._files.read(machine.id, version))
+        recordings = self._recordings(machine.id, old)
         bank, report = rebuild(
-            recordings[NORMAL],
+            {_mode(label): r for label, r in recordings.items() if _is_mode(label)},
             old,
-            faults={k: v for k, v in recordings.items() if k != NORMAL},
+            faults={k: v for k, v in recordings.items() if not _is_mode(k)},
             coreset=self._config.enroll.coreset,
             judge_by=self._config.model.judge_by,
             machine=machine,
@@ -156,18 +170,124 @@ class BankLibrary:
         self._save(bank, recordings, report)
         return bank, report
 
-    def _check(self, bank: Bank, machine: MachineConfig) -> None:
-        check(
-            bank,
+    def rename(self, machine: MachineConfig, names: Mapping[str, str]) -> BankSet:
+        """Call modes by other names, as a new version; ConfigError for modes that it does not have, or names in use."""
+        bank, problem = self.load(machine)
+        if bank is None:
+            raise NotLearnt(problem or f"{machine.id} is not enrolled; there is no mode to name")
+        if machine.mode is not None and machine.mode.names:
+            raise ConfigError(f"the modes of {machine.id} are named by the configuration: machines.mode")
+        after = [names.get(m, m) for m in bank.modes]
+        if unknown := names.keys() - set(bank.modes):
+            raise ConfigError(f"{machine.id} has no mode {', '.join(sorted(unknown))}; it has: {', '.join(bank.modes)}")
+        if len(set(after)) != len(after):
+            raise ConfigError(f"two modes of {machine.id} would have the same name: {', '.join(after)}")
+        if wrong := [n for n in names.values() if not MODE_ID.fullmatch(n) or n == UNKNOWN_MODE]:
+            raise ConfigError(f"{wrong[0]!r} cannot name a mode: use 1 to 48 of A-Z a-z 0-9 _ -, not {UNKNOWN_MODE!r}")
+        labels = {label_of(m): label_of(names.get(m, m)) for m in bank.modes}
+        recordings = {labels.get(k, k): r for k, r in self._recordings(machine.id, bank).items()}
+        renamed = bank.renamed(names, version=new_version())
+        self._save(renamed, recordings, None)
+        return renamed
+
+    def rollback(
+        self, machine: MachineConfig, *, activate: bool = True, embedder: Embedder | None = None
+    ) -> tuple[str, list[str]]:
+        """Go back to the version before the active one; returns it and what the back-test says. ConfigError without."""
+        return self._choose(machine, self._files.before(machine.id), activate=activate, embedder=embedder)
+
+    def accept(
+        self, machine: MachineConfig, *, activate: bool = True, embedder: Embedder | None = None
+    ) -> tuple[str, list[str]]:
+        """Judge by the newest version that was saved to be accepted; ConfigError where none waits."""
+        version = self._files.waiting(machine.id)
+        if version is None:
+            raise ConfigError(f"no bank of {machine.id} waits to be accepted")
+        return self._choose(machine, version, activate=activate, embedder=embedder)
+
+    def backtest(self, machine: MachineConfig, bank: BankSet, *, embedder: Embedder | None = None) -> list[str]:
+        """What a version that is not active yet would have made of the past, in sentences."""
+        old, _ = self.load(machine)
+        if old is None:
+            return []
+        stated = machine.mode is not None and not machine.mode.cluster
+        told = factors(old, bank, stated=stated)
+        if told is not None:
+            return [self._recounted(machine, old, told)]
+        sentences = ["its windows are not those that the stored scores are of, so only kept waveforms can tell"]
+        kept = self._recordings(machine.id, old)
+        if not kept:
+            return [*sentences, f"none were kept with bank {old.version} (enroll.keep_mb)"]
+        normal = {k: r for k, r in kept.items() if _is_mode(k)}
+        counts = {k: self._rejudged(machine, bank, k, r, embedder=embedder) for k, r in kept.items()}
+        if normal:
+            seconds = sum(r.duration_s for r in normal.values())
+            sentences.append(kept_sentence({k: counts[k] for k in normal}, seconds=seconds, version=old.version))
+        for fault in kept.keys() - normal.keys():
+            seconds = kept[fault].duration_s
+            sentences.append(kept_sentence({fault: counts[fault]}, seconds=seconds, version=old.version, fault=fault))
+        return sentences
+
+    def _recounted(self, machine: MachineConfig, old: BankSet, told: Mapping[str, float]) -> str:
+        if self._past is None:
+            return "there are no stored scores here to test it by"
+        since_ns = time.time_ns() - BACK_NS
+        first_ns = last_ns = 0
+
+        def noted() -> Iterator[Past]:
+            nonlocal first_ns, last_ns
+            assert self._past is not None
+            for one in self._past(machine.id, since_ns):
+                first_ns, last_ns = first_ns or one.t_ns, one.t_ns
+                yield one
+
+        was, would, others = recounted(noted(), by={old.version: told}, alarm=machine.alarm)
+        sentence = stored_sentence(was, would, span_ns=max(last_ns - first_ns, 0))
+        return sentence + (f"; {others} scores of other versions take no part" if others else "")
+
+    def _rejudged(
+        self, machine: MachineConfig, bank: BankSet, label: str, recording: Recording, *, embedder: Embedder | None
+    ) -> Raises:
+        pipeline = Pipeline(frontend=self._engine.frontend, embedder=embedder or self._engine.embedder)
+        pipeline.judges[machine.id] = self.judge(machine, bank)
+        tagged = machine.mode is not None and machine.mode.topic is not None and _is_mode(label)
+        raises = Raises(machine.alarm)
+        for moment in moments(recording, machine, self._config.window):
+            known = replace(moment, mode=_mode(label)) if tagged else moment
+            for verdict in pipeline.process([known]):
+                if verdict.scored:
+                    raises.take(verdict.score)
+        return raises
+
+    def _choose(
+        self, machine: MachineConfig, version: str, *, activate: bool, embedder: Embedder | None
+    ) -> tuple[str, list[str]]:
+        bank, problem = self.load(machine, version)
+        sentences = (
+            self.backtest(machine, bank, embedder=embedder) if bank is not None else [f"it cannot be used: {problem}"]
+        )
+        if activate:
+            self._files.activate(machine.id, version)
+        return version, sentences
+
+    def _check(self, bank: BankSet, machine: MachineConfig) -> None:
+        bank.check(
             bundle_digest=self._engine.bundle.digest,
             precision=self._engine.embedder.precision,
             window=self._config.window,
             machine=machine,
             judged_by=self._config.model.judge_by,
-            cross_precision_distance=self._engine.distances.get(bank.precision),
+            cross_precision_distance=self._engine.distances.get(bank.banks[0].precision),
         )
 
-    def _save(self, bank: Bank, recordings: Mapping[str, Recording], report: Report) -> None:
+    def _save(
+        self,
+        bank: BankSet,
+        recordings: Mapping[str, Recording],
+        report: EnrolReport | None,
+        *,
+        activate: bool = True,
+    ) -> None:
         total = sum(r.nbytes for r in recordings.values())
         keep = round(self._config.enroll.keep_mb * MB)
         kept = {k: r.thinned(keep * r.nbytes // total) if total > keep else r for k, r in recordings.items() if total}
@@ -175,21 +295,51 @@ class BankLibrary:
             "machine": bank.machine,
             "version": bank.version,
             "created": datetime.fromtimestamp(bank.created_ns / 1e9, UTC).isoformat(timespec="seconds"),
-            "bundle": bank.bundle_name,
-            "bundle_digest": bank.bundle_digest,
-            "faults": sorted(k for k in recordings if k != NORMAL),
+            "bundle": bank.banks[0].bundle_name,
+            "bundle_digest": bank.banks[0].bundle_digest,
+            "modes": list(bank.modes),
+            "faults": sorted(k for k in recordings if not _is_mode(k)),
             "waveform_bytes_kept": sum(r.nbytes for r in kept.values()),
             "waveform_bytes_heard": total,
-            "report": report.as_dict(),
+            "report": report.as_dict() if report else {},
+            WAITS: not activate,
         }
         self._files.save(
             bank.machine, bank.version, data=bank.to_bytes(), manifest=manifest, waveforms=_pack(kept) if keep else None
         )
-        self._files.activate(bank.machine, bank.version)
+        if activate:
+            self._files.activate(bank.machine, bank.version)
 
-    def _recordings(self, machine: str, version: str) -> dict[str, Recording]:
-        waveforms = self._files.waveforms(machine, version)
-        return {} if waveforms is None else _unpack(waveforms)
+    def _recordings(self, machine: str, bank: BankSet) -> dict[str, Recording]:
+        """What was kept with a version: by label, those of modes and those of faults."""
+        waveforms = self._files.waveforms(machine, bank.version)
+        found = {} if waveforms is None else _unpack(waveforms)
+        if NORMAL in found and len(bank.modes) == 1:  # kept before there were modes
+            found[label_of(bank.modes[0])] = found.pop(NORMAL)
+        return found
+
+
+def label_of(mode: str) -> str:
+    """The label of a mode's recordings among those that are kept."""
+    """What recordings of a mode are kept under; a fault's class cannot be one."""
+    return NORMAL if mode == DEFAULT_MODE else f"{OF_MODE}{mode}"
+
+
+def _is_mode(label: str) -> bool:
+    return label == NORMAL or label.startswith(OF_MODE)
+
+
+def _mode(label: str) -> str:
+    return DEFAULT_MODE if label == NORMAL else label.removeprefix(OF_MODE)
+
+
+def _configured(bank: BankSet | None, machine: MachineConfig) -> BankSet | None:
+    """Without the modes that the configuration no longer knows, where it names them."""
+    names = machine.mode.names if machine.mode is not None else ()
+    if bank is None or not names:
+        return bank
+    kept = tuple(b for b in bank if b.mode in names)
+    return BankSet(kept) if kept else None
 
 
 def new_version() -> str:

@@ -66,7 +66,18 @@ def parser() -> argparse.ArgumentParser:
         "--duration", type=_duration, default=None, help="such as 10m, 90s, 1h (default: enroll.duration_s)"
     )
     sub.add_argument("--from", dest="files", nargs="+", type=Path, default=None, metavar="FILE")
-    sub.add_argument("--mode", default="default", help="the operating mode that is learnt")
+    sub.add_argument(
+        "--mode", default=None, help="the operating mode that is learnt; default: all that the machine goes through"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="learn, report and back-test, and change nothing")
+    sub.add_argument(
+        "--accept",
+        action="store_true",
+        help="judge by what was learnt at the end of a maintenance; nothing is recorded",
+    )
+    sub.add_argument(
+        "--rename", nargs="+", default=None, metavar="MODE=NAME", help="name enrolled modes; nothing is recorded"
+    )
     sub.add_argument("--fault", default=None, metavar="CLASS", help="learn this fault instead of normal running")
     _recording_options(sub)
     sub = verb("score", _score, "score recordings offline, through the same pipeline")
@@ -98,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true")
     sub = verb("rollback", _rollback, "judge a machine by its previous bank")
     sub.add_argument("--machine", required=True)
+    sub.add_argument("--dry-run", action="store_true", help="only say what the back-test says")
     sub = verb("forget", _forget, "delete every bank of a machine")
     sub.add_argument("--machine", required=True)
     for name, text in (
@@ -137,6 +149,13 @@ def _recording_options(sub: argparse.ArgumentParser) -> None:
         "--channel", action="append", default=[], metavar="ID=FILE[:COLUMN]", help="which column is which channel"
     )
     sub.add_argument("--json", action="store_true")
+
+
+def _names(pairs: Sequence[str]) -> dict[str, str]:
+    """MODE=NAME ... -> old name to new one."""
+    if wrong := [p for p in pairs if p.count("=") != 1]:
+        raise ConfigError(f"--rename {wrong[0]!r}: write MODE=NAME, such as m1=idle")
+    return dict(p.split("=") for p in pairs)
 
 
 def _duration(text: str) -> float:
@@ -195,6 +214,13 @@ def _init(arguments: argparse.Namespace) -> None:
 def _enroll(arguments: argparse.Namespace) -> None:
     from fisher_agent import operate
 
+    if arguments.accept or arguments.rename:
+        config, machine = _config(arguments), arguments.machine
+        if arguments.accept:
+            print(operate.accept(config, machine, dry_run=arguments.dry_run))
+        else:
+            print(operate.rename(config, machine, _names(arguments.rename)))
+        return
     with Console(quiet=arguments.json) as console:
         result = operate.enroll(
             _config(arguments),
@@ -206,6 +232,7 @@ def _enroll(arguments: argparse.Namespace) -> None:
             rate_hz=arguments.rate,
             channels=arguments.channel,
             progress=console.progress,
+            dry_run=arguments.dry_run,
         )
     _show(arguments, {"bank": result["bank"], "report": result["report"]}, lambda _: result["lines"])
 
@@ -286,7 +313,7 @@ def _captures(arguments: argparse.Namespace) -> None:
 def _rollback(arguments: argparse.Namespace) -> None:
     from fisher_agent import operate
 
-    print(operate.rollback(_config(arguments), arguments.machine))
+    print(operate.rollback(_config(arguments), arguments.machine, dry_run=arguments.dry_run))
 
 
 def _forget(arguments: argparse.Namespace) -> None:

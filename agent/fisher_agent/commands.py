@@ -16,7 +16,8 @@ MAX_AGE_MS = 60_000
 MAX_BYTES = 4096
 MAX_TEXT = 200
 NEEDS_OCCURRENCE = frozenset({"ack"})
-NEEDS_UNTIL = frozenset({"shelve"})
+NEEDS_UNTIL = frozenset({"shelve", "maintenance"})
+NEEDS_MODE = frozenset({"mode"})
 
 
 class RefusedCommand(FisherError):
@@ -40,6 +41,7 @@ class Command:
     comment: str = ""
     ts_ms: int = 0
     until_ms: int = 0  # UTC
+    mode: str = ""  # an operating mode
 
     def result(self, error: str = "", *, now_ms: int) -> dict[str, Scalar]:
         """The payload of `cmd/<verb>/result`."""
@@ -91,6 +93,7 @@ def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | 
         comment=_text(document.get("comment"), "comment", bare),
         ts_ms=_time_ms(document.get("ts"), "ts", bare),
         until_ms=_time_ms(document.get("until"), "until", bare),
+        mode=_text(document.get("mode"), "mode", bare),
     )
     if command.ts_ms and abs(now_ms - command.ts_ms) > MAX_AGE_MS:
         hint = " (seconds? give milliseconds)" if abs(now_ms - command.ts_ms * 1000) <= MAX_AGE_MS else ""
@@ -99,7 +102,9 @@ def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | 
     if verb in NEEDS_OCCURRENCE and command.occurrence < 0:
         raise RefusedCommand(f"{verb} names no occurrence; take it from the alarm object", command)
     if verb in NEEDS_UNTIL and not command.until_ms:
-        raise RefusedCommand(f"{verb} names no until; give ms UTC or an ISO time, shelving always ends", command)
+        raise RefusedCommand(f"{verb} names no until; give ms UTC or an ISO time, for it always ends", command)
+    if verb in NEEDS_MODE and not command.mode:
+        raise RefusedCommand(f'{verb} names no mode; send {{"mode": "..."}}', command)
     return command
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from fisher_agent.configtypes import Id, Positive, Strict
 from fisher_agent.errors import ConfigError
+from fisher_agent.modeconfig import ModeConfig
 
 STAMPED_FORMATS = frozenset({"json", "fisher-frame/1"})
 MAX_WINDOW_S = 10.255  # FISHER's 1024 frames of 25 ms every 10 ms
@@ -31,15 +33,7 @@ Verb = Literal[
     "enroll-stop", "maintenance", "capture",
 ]  # fmt: skip
 JudgeBy = Literal["indicators", "both", "embedding"]
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, values never change, and a string is not a number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class ModelConfig(Strict):
@@ -283,12 +277,14 @@ class MachineConfig(Strict):
 
     id: Id
     running_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    settle_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0  # not judged for so long after a start or a change of mode
     channels: Annotated[tuple[ChannelConfig, ...], Field(min_length=1)]
     alarm: AlarmConfig = AlarmConfig()
     shaft_hz: Positive | None = None  # turns per second
     speed_channel: Id | None = None  # the channel that measures it instead
     speed_tolerance: Annotated[float, Field(ge=0, le=0.1)] = 0.02  # relative, of the speed and of bearings' slip
     bearings: tuple[BearingConfig, ...] = ()
+    mode: ModeConfig | None = None  # None: one mode, or those that `enroll --mode` was given
 
     def channel(self, channel_id: str) -> ChannelConfig:
         """The channel of that id; KeyError where there is none."""

@@ -22,6 +22,7 @@ from fisher_agent.config import (
     expand,
 )
 from fisher_agent.errors import ConfigError
+from fisher_agent.modeconfig import mode_problems
 
 STAND_INS = {"site": "-", "edge": "-", "id": "-", "rate_hz": SEEN_FROM_HZ}  # to find mistakes beside a missing one
 RESERVED_IDS = frozenset({"status", "alive", "health", "alarms"})
@@ -166,6 +167,23 @@ def _cross_checks(config: Config) -> list[str]:
                     f"{bound[slot]}; give the interleaved channels of one topic each its own index"
                 )
             bound.setdefault(slot, f"{machine.id}/{channel.id}")
+    return problems + _tag_problems(config, {(source, topic) for source, topic, _ in bound})
+
+
+def _tag_problems(config: Config, bound: set[tuple[str, str]]) -> list[str]:
+    problems: list[str] = []
+    for m, machine in enumerate(config.machines):
+        if machine.mode is not None:
+            source = machine.mode.source or machine.channels[0].source
+            topic = expand(machine.mode.topic or "", machine.id, "")
+            problems += mode_problems(
+                f"machines[{m}].mode",
+                machine.mode,
+                channels=[c.id for c in machine.channels],
+                sources={s.name: s.type for s in config.sources},
+                source=source,
+                bound=machine.mode.topic is not None and (source, topic) in bound,
+            )
     return problems
 
 

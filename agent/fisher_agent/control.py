@@ -21,12 +21,14 @@ from fisher_agent.alarmobject import alarm_row, listed
 from fisher_agent.banks import list_banks
 from fisher_agent.commands import Command, said
 from fisher_agent.config import Config, MachineConfig
+from fisher_agent.drift import facts as drift_facts
+from fisher_agent.enrolling import enroll_recording, listen
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.files import read_many
 from fisher_agent.live import channel_words
 from fisher_agent.operators import ALARM_VERBS, perform
 from fisher_agent.runtime import Agent
-from fisher_agent.stages import Floats
+from fisher_agent.turns import TakingTurns, in_turns
 from fisher_agent.waveforms import Recording
 
 MAX_REQUEST = 1_000_000
@@ -97,22 +99,6 @@ def exit_code(error: FisherError) -> int:
     return 3 if isinstance(error, Unavailable) else 1
 
 
-class TakingTurns:
-    """An embedder that runs each batch in the daemon's compute thread, so that enrolling never starves live windows."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._embedder = agent.engine.embedder
-        self.name, self.precision, self.device = self._embedder.name, self._embedder.precision, self._embedder.device
-
-    def embed(self, bands: Floats, centres: Floats) -> Floats:
-        """(n, t, f), (n,) -> (n, d)."""
-        return self._agent.compute.submit(self._embedder.embed, bands, centres).result()
-
-    def close(self) -> None:
-        """The daemon's embedder stays open."""
-
-
 async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
     return {
         "status": "degraded" if agent.degradations() else "online",
@@ -126,6 +112,10 @@ async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
                 "score": m.verdict.score if m.verdict and m.verdict.scored else None,
                 "level": m.level(mono_s=time.monotonic()).name.lower(),
                 "channels": channel_words([m])[m.config.id],
+                "mode": (m.verdict.mode or "") if m.verdict else "",
+                "maintenance_until_ms": m.maintenance_until_ms,
+                "offer": m.offer,
+                **drift_facts(m.drift),
             }
             for m in agent.machines.values()
         },
@@ -159,56 +149,9 @@ async def _enroll(agent: Agent, request: Request, say: Say) -> dict[str, Any]:
     else:
         recording = await listen(agent, machine, float(request["duration_s"]), say)
     return await enroll_recording(
-        agent, machine, recording, say, fault=request.get("fault"), mode=request.get("mode", "default")
-    )
-
-
-async def enroll_recording(
-    agent: Agent,
-    machine: MachineConfig,
-    recording: Recording,
-    say: Say,
-    *,
-    fault: str | None = None,
-    mode: str = "default",
-) -> dict[str, Any]:
-    """Learn a recording and judge by it from the next window on."""
-    bank, report = await _in_turns(agent, say, partial(agent.library.learn, machine, recording, fault=fault, mode=mode))
-    await agent.use_bank(machine.id)
-    return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
-
-
-async def listen(agent: Agent, machine: MachineConfig, duration_s: float, say: Say) -> Recording:
-    """Record a machine while it is watched; Unavailable where nothing is heard of it any more."""
-    recording = Recording()
-    heard = agent.recordings.setdefault(machine.id, [])
-    heard.append(recording)
-    try:
-        while recording.duration_s < duration_s:
-            before = recording.duration_s
-            await asyncio.sleep(1.0)
-            say(int(recording.duration_s), int(duration_s))
-            if recording.duration_s == before and agent.machines[machine.id].all_stale:
-                raise Unavailable(
-                    f"nothing is heard of {machine.id}; is its source connected? See `fisher-agent status`"
-                )
-    finally:
-        heard.remove(recording)
-    return recording
-
-
-async def _in_turns(agent: Agent, say: Say, work: Callable[..., Any]) -> Any:
-    """Run a long computation in a thread of its own, whose model batches take turns with live windows."""
-    loop = asyncio.get_running_loop()
-
-    def tell(done: int, total: int) -> None:
-        with contextlib.suppress(Unavailable):  # what was heard is learnt, whether anybody still waits for it or not
-            say(done, total)
-
-    def progress(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(tell, done, total)
-
-    return await asyncio.to_thread(work, embedder=TakingTurns(agent), progress=progress)
+        agent, machine, recording, say, fault=request.get("fault"), mode=request.get("mode"),
+        activate="never" if request.get("dry_run") else "now",
+    )  # fmt: skip
 
 
 def record_files(request: Request, machine: MachineConfig, _config: Config) -> Recording:
@@ -231,16 +174,43 @@ async def _banks(agent: Agent, _request: Request, _say: Say) -> list[dict[str, A
 
 async def _rebuild(agent: Agent, request: Request, say: Say) -> dict[str, Any]:
     machine = agent.config.machine(str(request["machine"]))
-    bank, report = await _in_turns(agent, say, partial(agent.library.rebuild, machine))
+    bank, report = await in_turns(agent, say, partial(agent.library.rebuild, machine))
     await agent.use_bank(machine.id)
     return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
 
 
 async def _rollback(agent: Agent, request: Request, _say: Say) -> str:
     machine = agent.config.machine(str(request["machine"]))
-    version = await agent.in_store(agent.parts.banks.rollback, machine.id)
+    return await _chosen(agent, machine, partial(agent.library.rollback, machine), request)
+
+
+async def _accept(agent: Agent, request: Request, _say: Say) -> str:
+    machine = agent.config.machine(str(request["machine"]))
+    return await _chosen(agent, machine, partial(agent.library.accept, machine), request)
+
+
+async def _chosen(
+    agent: Agent, machine: MachineConfig, choose: Callable[..., tuple[str, list[str]]], request: Request
+) -> str:
+    dry = bool(request.get("dry_run"))
+    version, sentences = await asyncio.to_thread(choose, activate=not dry, embedder=TakingTurns(agent))
+    if not dry:
+        await agent.use_bank(machine.id)
+    said = "would be" if dry else "is"
+    return "\n".join(
+        [
+            f"{machine.id} {said} judged by bank {version} from the next window on",
+            *(f"  back-test: {s}" for s in sentences),
+        ]
+    )
+
+
+async def _rename(agent: Agent, request: Request, _say: Say) -> str:
+    machine = agent.config.machine(str(request["machine"]))
+    names = {str(k): str(v) for k, v in request["names"].items()}
+    bank = await agent.in_store(agent.library.rename, machine, names)
     await agent.use_bank(machine.id)
-    return f"{machine.id} is judged by bank {version} from the next window on"
+    return f"bank {bank.version} of {machine.id} has the modes {', '.join(bank.modes)}"
 
 
 async def _forget(agent: Agent, request: Request, _say: Say) -> str:
@@ -258,5 +228,7 @@ SOCKET_VERBS: dict[str, Callable[[Agent, Request, Say], Awaitable[Any]]] = {
     "banks": _banks,
     "rebuild": _rebuild,
     "rollback": _rollback,
+    "accept": _accept,
+    "rename": _rename,
     "forget": _forget,
 }

@@ -13,7 +13,7 @@ from fisher_agent.config import JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.diagnosis import Diagnosis
 from fisher_agent.errors import BankMismatch
 from fisher_agent.features import features, long_enough
-from fisher_agent.gate import believed, is_running, levels_of
+from fisher_agent.gate import believed, is_running, levels_of, stood_at_an_end
 from fisher_agent.indicators import Level, measure, octave_edges, third_octave_levels
 from fisher_agent.sensor import FINE, Finding, Reference, because, check
 from fisher_agent.stages import ChannelReading, Embedding, Floats, Moment, Peak, Verdict, Window
@@ -75,13 +75,19 @@ class Judge:
 
     def wants(self, moment: Moment) -> list[Window]:
         """The windows that must be embedded to judge this moment; none of a machine that is stopped or not enrolled."""
-        looked = self._look(moment)
-        self._looked_at[_name(moment)] = looked
-        if len(self._looked_at) > MAX_LOOKED_AT:
-            del self._looked_at[next(iter(self._looked_at))]
+        looked = self._looked(moment)
         if self.bank is None or not looked.running:
             return []
         return [w for w in self._comparable(moment, looked) if self._channels[w.channel].n_bands]
+
+    def _looked(self, moment: Moment) -> _Looked:
+        """As `_look`, once for each moment until it is judged."""
+        name = _name(moment)
+        if name not in self._looked_at:
+            self._looked_at[name] = self._look(moment)
+            if len(self._looked_at) > MAX_LOOKED_AT:
+                del self._looked_at[next(iter(self._looked_at))]
+        return self._looked_at[name]
 
     def _look(self, moment: Moment) -> _Looked:
         levels = levels_of(self.machine, moment)
@@ -114,11 +120,7 @@ class Judge:
         """Judge a moment, given the embeddings by channel of what `wants` named. BankMismatch where they do not fit."""
         looked = self._looked_at.pop(_name(moment), None) or self._look(moment)
         levels, running, wrong = looked.levels, looked.running, because(looked.findings)
-        plain = {
-            w.channel: self._plain_reading(w, levels[w.channel], looked.findings[w.channel])
-            for w in moment.windows
-            if w.channel in levels
-        }
+        plain = self._plain(moment, looked)
         if self.bank is None:
             return self._unscored(
                 moment, plain, running=running, enrolled=False, quality=Quality.BAD, note="not enrolled"
@@ -140,6 +142,28 @@ class Judge:
         if not compared:
             return self._unscored(moment, plain, running=True, enrolled=True, quality=Quality.BAD, note=note)
         return self._fuse(moment, plain, compared, self.bank, note=note)
+
+    def runs(self, moment: Moment) -> bool:
+        """Whether the machine runs, by the levels that were enrolled."""
+        return self._looked(moment).running
+
+    def stood_at_an_end(self, moment: Moment) -> bool:
+        """Whether a machine that runs only began, or ended, to do so within this moment."""
+        return stood_at_an_end(
+            self.machine, moment, reference_rms=self._reference_rms,
+            quietest={c: b.quietest for c, b in self._channels.items() if b.quietest is not None},
+        )  # fmt: skip
+
+    def unscored(self, moment: Moment, *, note: str) -> Verdict:
+        """What is seen of a machine that runs but is not compared with its bank."""
+        return self._unscored(
+            moment,
+            self._plain(moment, self._looked(moment)),
+            running=True,
+            enrolled=True,
+            quality=Quality.GOOD,
+            note=note,
+        )
 
     def _unscored(
         self,
@@ -318,6 +342,13 @@ class Judge:
             status=sensor.status,
             status_text=sensor.text,
         )
+
+    def _plain(self, moment: Moment, looked: _Looked) -> dict[str, ChannelReading]:
+        return {
+            w.channel: self._plain_reading(w, looked.levels[w.channel], looked.findings[w.channel])
+            for w in moment.windows
+            if w.channel in looked.levels
+        }
 
     def _in_order(self, readings: Mapping[str, ChannelReading]) -> tuple[ChannelReading, ...]:
         return tuple(readings[c.id] for c in self.machine.channels if c.id in readings)

@@ -41,11 +41,14 @@ def learn(
     previous: Bank | None = None,
     faults: Mapping[str, Recording] | None = None,
     mode: str = "default",
+    gains: Mapping[str, float] | None = None,
     coreset: float = 1.0,
     judge_by: JudgeBy = "indicators",
     progress: Progress | None = None,
 ) -> tuple[Bank, Report]:
     """Learn normal running. `faults` are recordings of labelled faults, to be learnt anew with its gains.
+
+    `gains` are those of the machine's other modes, with which it shares them; without any it has its own.
 
     Under a `coreset` of 1 each channel keeps fewer windows, which stand for that share of all (`learning`). NotLearnt,
     saying what to do, for a machine that does not run (flat; under `running_rms`; far under the level of `previous`;
@@ -58,8 +61,8 @@ def learn(
     survey = look(recording, machine, window)
     refuse(survey, recording, machine, window, previous=previous)
     rms = {c.id: survey.rms(c.id) for c in machine.channels}
-    gains = {c.id: 1.0 if c.valued else GAIN_RMS / rms[c.id] for c in machine.channels}
-    bank, report = normal_bank(recording, survey, setup, rms=rms, gains=gains, mode=mode)
+    own = {c.id: 1.0 if c.valued else GAIN_RMS / rms[c.id] for c in machine.channels}
+    bank, report = normal_bank(recording, survey, setup, rms=rms, gains=gains or own, mode=mode)
     return _with_faults(bank, report, faults or {}, setup=setup, before=previous)
 
 

@@ -1,6 +1,6 @@
-"""Whether a machine runs, judged by the level of its most telling channels."""
+"""Whether a machine runs, judged by the level of its most telling channels; and whether it did so all the time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,8 +8,11 @@ from fisher_agent.codes import Status
 from fisher_agent.config import ChannelConfig, MachineConfig
 from fisher_agent.indicators import Level, level, value_level
 from fisher_agent.sensor import FINE, Finding
-from fisher_agent.stages import Floats, Moment
+from fisher_agent.stages import Floats, Moment, Window
 
+ENDS = 4  # the first and the last quarter of a window
+LEAST_END_SAMPLES = 64
+QUIET_KEEPS = 0.5  # an end of a window at half the level that the quiet ones of the enrolment had is not running
 TELLING_KINDS = (frozenset({"current", "voltage"}), frozenset({"vibration"}))
 """Electrical quantities tell best: sound and vibration also come from the neighbours. All other kinds come last."""
 
@@ -34,11 +37,7 @@ def is_running(machine: MachineConfig, levels: Mapping[str, Level], *, reference
     speaking = [c for c in machine.channels if c.id in levels and levels[c.id].usable]
     if not speaking or any(levels[c.id].rms < c.running_rms for c in speaking):
         return False
-    known = [c for c in speaking if reference_rms.get(c.id, 0.0) > 0]
-    for kinds in TELLING_KINDS:
-        if telling := [c for c in known if c.kind in kinds]:
-            known = telling
-            break
+    known = most_telling([c for c in speaking if reference_rms.get(c.id, 0.0) > 0])
     ratios = [levels[c.id].rms / reference_rms[c.id] for c in known]
     return not ratios or float(np.median(ratios)) >= machine.running_ratio
 
@@ -62,3 +61,37 @@ def believed(machine: MachineConfig, levels: Mapping[str, Level], findings: Mapp
 
 def _rank(channel: ChannelConfig) -> int:
     return next((n for n, kinds in enumerate(TELLING_KINDS) if channel.kind in kinds), len(TELLING_KINDS))
+
+
+def ends_rms(channel: ChannelConfig, window: Window) -> tuple[float, float] | None:
+    """RMS of the first and of the last quarter of a window; None where there is none to speak of."""
+    n = len(window.samples) // ENDS
+    if window.snapshot or channel.valued or n < LEAST_END_SAMPLES:
+        return None
+    return level(window.samples[:n]).rms, level(window.samples[-n:]).rms
+
+
+def stood_at_an_end(
+    machine: MachineConfig, moment: Moment, *, reference_rms: Mapping[str, float], quietest: Mapping[str, float]
+) -> bool:
+    """Whether a machine that runs by the whole of its windows stood still at their beginning or their end.
+
+    `quietest` is, per channel, how quiet such an end was in the enrolment, over the reference: a press between two
+    strokes does not stand.
+    """
+    shares: dict[str, tuple[float, float]] = {}
+    for window in moment.windows:
+        c = window.channel
+        least = min(machine.running_ratio, QUIET_KEEPS * quietest.get(c, 0.0)) * reference_rms.get(c, 0.0)
+        if least > 0 and (ends := ends_rms(machine.channel(c), window)) is not None:
+            shares[c] = (ends[0] / least, ends[1] / least)
+    telling = most_telling([c for c in machine.channels if c.id in shares])
+    return bool(telling) and min(np.median([shares[c.id] for c in telling], axis=0)) < 1
+
+
+def most_telling(channels: Sequence[ChannelConfig]) -> Sequence[ChannelConfig]:
+    """Those of the kind that tells best whether a machine runs, of the kinds that are there."""
+    for kinds in TELLING_KINDS:
+        if telling := [c for c in channels if c.kind in kinds]:
+            return telling
+    return channels

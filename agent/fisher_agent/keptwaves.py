@@ -16,7 +16,7 @@ from fisher_agent.gather import Gatherer
 from fisher_agent.stages import Frame, Window
 from fisher_agent.waveforms import Recording
 
-NORMAL = ""  # label of the recording of normal running
+PARTS = ("t_ns", "rate_hz", "length", "gap")
 AROUND_NS = 1_000_000_000  # of slack for stamps
 
 
@@ -24,7 +24,11 @@ class KeptWaves:
     """Reads the file of a bank's waveforms; BadFile where it is damaged. Its checksum is not verified: what is read
     of it is shown and never judged by."""
 
-    def __init__(self, path: Path, *, machine: MachineConfig, window: WindowConfig) -> None:
+    def __init__(
+        self, path: Path, *, machine: MachineConfig, window: WindowConfig, labels: Sequence[str] = ("",)
+    ) -> None:
+        """`labels` are those that the wanted recording may have; the first that is there counts."""
+        self._labels = labels
         self._path = path
         self._machine = machine
         self._window = window
@@ -34,7 +38,7 @@ class KeptWaves:
         file does not hold is left out."""
         try:
             with safetensors.safe_open(self._path, framework="numpy") as file:
-                index = _Index(file, self._machine)
+                index = _Index(file, self._machine, self._labels)
                 return {end_ns: found for end_ns in ends_ns if (found := self._cut(index, end_ns))}
         except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
             raise BadFile(f"the kept waveforms {self._path} cannot be read: {error}") from error
@@ -65,14 +69,17 @@ def windows_at(end_ns: int, recording: Recording, *, machine: MachineConfig, win
 class _Index:
     """Where each channel's blocks lie in an open file."""
 
-    def __init__(self, file: Any, machine: MachineConfig) -> None:
+    def __init__(self, file: Any, machine: MachineConfig, labels: Sequence[str]) -> None:
         self._file = file
         self._machine = machine.id
         keys = set(file.keys())
+        self._label = next((x for x in labels if any(key.startswith(f"{x}/") for key in keys)), "")
         self._blocks: Mapping[str, tuple[Any, Any, Any, Any]] = {
-            c.id: tuple(file.get_tensor(f"{NORMAL}/{c.id}/{part}") for part in ("t_ns", "rate_hz", "length", "gap"))
+            c.id: tuple(
+                file.get_tensor(f"{self._label}/{c.id}/{part}") for part in ("t_ns", "rate_hz", "length", "gap")
+            )
             for c in machine.channels
-            if f"{NORMAL}/{c.id}/samples" in keys
+            if f"{self._label}/{c.id}/samples" in keys
         }
 
     def frames(self, channel: str, since_ns: int, until_ns: int) -> Iterator[Frame]:
@@ -81,7 +88,7 @@ class _Index:
         t_ns, rate_hz, length, gap = self._blocks[channel]
         last = np.cumsum(length)
         ends_ns = t_ns + np.round(length * 1e9 / rate_hz).astype(np.int64)
-        samples = self._file.get_slice(f"{NORMAL}/{channel}/samples")
+        samples = self._file.get_slice(f"{self._label}/{channel}/samples")
         for k in np.flatnonzero((ends_ns > since_ns) & (t_ns < until_ns)).tolist():
             part = np.asarray(samples[int(last[k] - length[k]) : int(last[k])], dtype=np.float32)
             yield Frame(self._machine, channel, int(t_ns[k]), float(rate_hz[k]), part, gap=bool(gap[k]))

@@ -223,6 +223,7 @@ def normal_bank(
             typical_ratio=float(np.median(ratio)),
             velocity_mm_s=kept.velocity_mm_s,
             sensor=survey.traits.get(config.id),
+            quietest=survey.quietest(config.id),
         )
         channels.append(channel)
         reports.append(channel_report(config, survey, channel, apart, kept=len(kept.vectors)))

@@ -129,6 +129,8 @@ class Ledger:
                     int(level),
                     code,
                     verdict.quality.code,
+                    verdict.mode or "",
+                    verdict.bank,
                 )
             )
             score = f"{verdict.score:.6g}".encode()

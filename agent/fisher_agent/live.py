@@ -10,11 +10,14 @@ from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Level, Status
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.confirm import Confirm
+from fisher_agent.drift import ModeDrift
 from fisher_agent.feed import Feed
 from fisher_agent.gather import Gatherer
 from fisher_agent.lifecycle import SENSOR, Transition
+from fisher_agent.modes import Told
 from fisher_agent.sensor import FINE, Finding
-from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Verdict
+from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Tag, Verdict
+from fisher_agent.waveforms import Recording
 
 LEVEL_HOLD_S = 5.0  # HMIs sample about once in 3 s: a level that was shown for less may never be seen
 ABSENT_VERDICTS = 3  # one or two may be the gap of a lost block
@@ -54,6 +57,13 @@ class LiveMachine:
         self.config = machine
         self.alarms = alarms
         self.gatherer = Gatherer(machine, config.window)
+        self.told = Told()  # what a tag, or an operator, says of its operating mode
+        self.maintenance_known = False  # whether what was open before a restart has been taken up
+        self.maintenance_until_ms = 0  # ms UTC; while it is open, the anomaly is suppressed by design
+        self.maintenance: Recording | None = None  # what is heard meanwhile
+        self.offer = ""  # what came of the latest maintenance, for an operator
+        self.drift: tuple[ModeDrift, ...] = ()  # of its normal state, as of the latest look
+        self._window = config.window
         self.verdict: Verdict | None = None
         self.verdicts = 0
         self.judged_s = mono_s  # monotonic, when the latest verdict came
@@ -95,7 +105,10 @@ class LiveMachine:
         return channel in self._hearing
 
     def frame(self, frame: Frame, *, mono_s: float, utc_ns: int) -> list[Moment]:
-        """Take one frame; returns the moments that it completed."""
+        """Take one frame, or a tag of the operating mode; returns the moments that it completed."""
+        if isinstance(frame, Tag):
+            self.told.say(frame.word, frame.t_ns)
+            return []
         hearing = self._hearing[frame.channel]
         hearing.heard_s = mono_s
         hearing.spoke = True
@@ -103,7 +116,10 @@ class LiveMachine:
         end_ns = frame.t_ns + round(len(frame.samples) * 1e9 / frame.rate_hz)
         hearing.clock_offset_ms = (end_ns - utc_ns) / 1e6
         hearing.feed.take(frame, end_ns=end_ns, mono_s=mono_s, utc_ns=utc_ns)
-        return self.gatherer.push(frame)
+        return self._stamped(self.gatherer.push(frame))
+
+    def _stamped(self, moments: Sequence[Moment]) -> list[Moment]:
+        return [self.told.stamp(m, window=self._window, settle_s=self.config.settle_s) for m in moments]
 
     def judged(self, verdict: Verdict, *, fault_code: int) -> list[Transition]:
         """Take a verdict; returns the transitions of the alarm `anomaly`."""
@@ -125,6 +141,8 @@ class LiveMachine:
     def tick(self, *, mono_s: float, utc_ns: int, flood: bool = False) -> list[Transition]:
         """Look at the clock: who fell silent, who is heard again, what time and a flood of alarms do to alarms."""
         transitions: list[Transition] = self.alarms.tick(utc_ns)
+        if self.maintenance_known:
+            transitions += self.alarms.maintenance(bool(self.maintenance_until_ms), utc_ns, by="maintenance")
         for channel, hearing in self._hearing.items():
             silent = mono_s - hearing.heard_s > hearing.stale_after_s
             stale = silent or (hearing.stale and not hearing.spoke)
@@ -165,7 +183,7 @@ class LiveMachine:
     def flush_if_silent(self) -> list[Moment]:
         """When every channel is silent, no frame will ever close the last grid times: they are judged as they are."""
         if all(h.stale for h in self._hearing.values()):
-            return self.gatherer.flush()
+            return self._stamped(self.gatherer.flush())
         return []
 
     def resume(self, *, mono_s: float) -> None:

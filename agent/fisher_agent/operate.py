@@ -4,7 +4,7 @@ import asyncio
 import getpass
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from typing import Any
 from fisher_agent import app, client
 from fisher_agent.alarmobject import alarm_object, alarm_row, listed
 from fisher_agent.alarms import MachineAlarms
-from fisher_agent.banks import BankLibrary, list_banks
+from fisher_agent.banks import Activate, BankLibrary, list_banks
 from fisher_agent.captures import CAPTURES, CaptureFiles
 from fisher_agent.commands import MAX_TEXT, Command, said, sayable
 from fisher_agent.config import Config, MachineConfig
@@ -22,12 +22,14 @@ from fisher_agent.control import record_files
 from fisher_agent.errors import ConfigError, NotLearnt, Unavailable
 from fisher_agent.files import parse_channels, read_many
 from fisher_agent.gather import Gatherer
+from fisher_agent.modeconfig import DEFAULT_MODE
 from fisher_agent.report import MS, Names, alarm_messages, alarm_point
 from fisher_agent.sources import open_source
 from fisher_agent.sources.replay import blocks
 from fisher_agent.stages import Verdict
 from fisher_agent.stats import Stats
 from fisher_agent.store import Audit, Store
+from fisher_agent.tags import tag_of
 from fisher_agent.waveforms import Recording
 
 Progress = Callable[[int, int], None]
@@ -46,8 +48,8 @@ def _store(config: Config) -> Iterator[Store]:
 @contextmanager
 def _library(config: Config) -> Iterator[BankLibrary]:
     """The banks for writing: the lock keeps a second process out."""
-    with _store(config):
-        yield app.library(config)
+    with _store(config) as store:
+        yield app.library(config, past=store.past)
 
 
 def enroll(
@@ -56,13 +58,14 @@ def enroll(
     *,
     duration_s: float | None,
     files: Sequence[Path] | None,
-    mode: str,
+    mode: str | None,
     fault: str | None,
     rate_hz: float | None,
     channels: Sequence[str],
     progress: Progress,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Learn normal running, or a fault; returns `{"bank", "lines", "report"}`."""
+    """Learn normal running, or a fault; returns `{"bank", "lines", "report"}`. A dry run leaves everything as it is."""
     machine = config.machine(machine_id)
     seconds = duration_s or config.enroll.duration_s
     request = {
@@ -73,6 +76,7 @@ def enroll(
         "fault": fault,
         "rate": rate_hz,
         "channels": parse_channels(channels) if channels else None,
+        "dry_run": dry_run,
     }
     if client.daemon_answers(config):
         result: dict[str, Any] = client.ask(config, "enroll", progress=progress, **request)
@@ -82,7 +86,8 @@ def enroll(
             recording = record_files(request, machine, config)
         else:
             recording = asyncio.run(_listen(config, machine, seconds, progress))
-        bank, report = library.learn(machine, recording, fault=fault, mode=mode, progress=progress)
+        activate: Activate = "never" if dry_run else "now"
+        bank, report = library.learn(machine, recording, fault=fault, mode=mode, activate=activate, progress=progress)
     return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
 
 
@@ -91,7 +96,7 @@ async def _listen(config: Config, machine: MachineConfig, seconds: float, progre
     recording = Recording()
     enough = asyncio.Event()
     stats = Stats()
-    wanted = {c.source for c in machine.channels}
+    wanted = {c.source for c in machine.channels} | ({tag[0]} if (tag := tag_of(machine)) else set())
     names = Names.of(config)
 
     async def read(name: str) -> None:
@@ -162,6 +167,8 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         "score": verdict.score if verdict.scored else None,
         "p_value": verdict.p_value if verdict.scored else None,
         "running": verdict.running,
+        "mode": verdict.mode or "",
+        "unknown_mode": verdict.unknown_mode,
         "quality": str(verdict.quality),
         "fault": verdict.fault or "",
         "top_channel": top.channel if top else "",
@@ -221,7 +228,11 @@ def status_lines(document: dict[str, Any]) -> list[str]:
         score = "-" if m["score"] is None else f"{m['score']:.2f}"
         state = "not enrolled" if not m["enrolled"] else ("running" if m["running"] else "not running")
         channels = ", ".join(f"{c} {s}" for c, s in m["channels"].items())
-        lines.append(f"{name}  {m['level']}  score {score}  {state}  ({channels})")
+        mode = f"  mode {m['mode']}" if m.get("mode") not in (None, "", DEFAULT_MODE) else ""
+        lines.append(f"{name}  {m['level']}  score {score}  {state}{mode}  ({channels})")
+        if m.get("maintenance_until_ms"):
+            lines.append(f"  in maintenance until {_clock(m['maintenance_until_ms'])}")
+        lines += [f"  {m[key]}" for key in ("drift_text", "offer") if m.get(key)]
     return lines + [f"degraded: {name}: {why}" for name, why in document["degraded"].items()]
 
 
@@ -330,7 +341,8 @@ def bank_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """One line per bank."""
     return [
         f"{r['machine']}  {r['version']}{' (active)' if r['active'] else ''}  {r.get('created', '')}  "
-        f"{r.get('bundle', '')}  faults: {', '.join(r.get('faults', [])) or 'none'}  "
+        f"{r.get('bundle', '')}  modes: {', '.join(r.get('modes', ['default']))}  "
+        f"faults: {', '.join(r.get('faults', [])) or 'none'}  "
         f"kept {r.get('waveform_bytes_kept', 0) / 1e6:.1f} MB"
         for r in rows
     ] or ["no banks yet; enrol a machine with `fisher-agent enroll --machine ID`"]
@@ -385,14 +397,38 @@ def rebuilt_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def rollback(config: Config, machine_id: str) -> str:
-    """Go back to the previous bank."""
-    config.machine(machine_id)
+def rollback(config: Config, machine_id: str, *, dry_run: bool = False) -> str:
+    """Go back to the previous bank, back-tested first; a dry run stops there."""
+    return _choose(config, "rollback", machine_id, dry_run=dry_run)
+
+
+def accept(config: Config, machine_id: str, *, dry_run: bool = False) -> str:
+    """Judge by the bank that was learnt and waits, such as at the end of a maintenance."""
+    return _choose(config, "accept", machine_id, dry_run=dry_run)
+
+
+def _choose(config: Config, verb: str, machine_id: str, *, dry_run: bool) -> str:
+    machine = config.machine(machine_id)
     if client.daemon_answers(config):
-        answer: str = client.ask(config, "rollback", machine=machine_id)
+        answer: str = client.ask(config, verb, machine=machine_id, dry_run=dry_run)
         return answer
-    with _store(config):
-        return f"{machine_id} is judged by bank {app.bank_files(config).rollback(machine_id)}"
+    with _library(config) as library:
+        choose = library.rollback if verb == "rollback" else library.accept
+        version, sentences = choose(machine, activate=not dry_run)
+    said = "would be" if dry_run else "is"
+    lines = [f"{machine_id} {said} judged by bank {version}", *(f"  back-test: {s}" for s in sentences)]
+    return "\n".join(lines)
+
+
+def rename(config: Config, machine_id: str, names: Mapping[str, str]) -> str:
+    """Call enrolled modes by other names."""
+    machine = config.machine(machine_id)
+    if client.daemon_answers(config):
+        answer: str = client.ask(config, "rename", machine=machine_id, names=dict(names))
+        return answer
+    with _library(config) as library:
+        bank = library.rename(machine, names)
+    return f"bank {bank.version} of {machine_id} has the modes {', '.join(bank.modes)}"
 
 
 def forget(config: Config, machine_id: str) -> str:

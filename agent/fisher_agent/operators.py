@@ -4,13 +4,16 @@ A command is done once: one that carries an id which was answered before gets th
 restart, for the record is in the state store, in the transaction of what it changed.
 """
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from fisher_agent.commands import Command, RefusedCommand, parse
+from fisher_agent.enrolling import enrolments
 from fisher_agent.errors import FisherError, Unavailable
+from fisher_agent.maintenance import maintenance
 from fisher_agent.report import as_json
 from fisher_agent.runtime import Agent
 from fisher_agent.sinks.mqtt import PlantLink
@@ -121,8 +124,45 @@ async def _capture(agent: Agent, command: Command, via: str) -> str:
     return ""
 
 
+async def _maintenance(agent: Agent, command: Command, via: str) -> str:
+    """Open a maintenance, move its end, or end it: a time that is past does."""
+    await maintenance(agent, command.machine, command.until_ms, command.by or via)
+    await record(agent, audit(command, via=via))
+    return ""
+
+
+async def _mode(agent: Agent, command: Command, via: str) -> str:
+    """Say in which operating mode a machine is from now on, where no rule says it."""
+    machine = agent.machines[command.machine]
+    if machine.config.mode is not None and machine.config.mode.channel is not None:
+        return f"the mode of {command.machine} follows from its channel {machine.config.mode.channel}"
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,48}", command.mode):
+        return f"mode {command.mode!r} must be 1 to 48 of A-Z a-z 0-9 _ -"
+    machine.told.say(command.mode, time.time_ns())
+    await record(agent, audit(command, via=via))
+    return ""
+
+
+async def _enroll_start(agent: Agent, command: Command, via: str) -> str:
+    """Listen for `enroll.duration_s`, or until `enroll-stop`, and learn what was heard as normal running."""
+    duration_s = agent.config.enroll.duration_s
+    enrolments(agent).start(command.machine, duration_s=duration_s, mode=command.mode, fault="")
+    await record(agent, audit(command, via=via))
+    return ""
+
+
+async def _enroll_stop(agent: Agent, command: Command, via: str) -> str:
+    enrolments(agent).enough(command.machine)
+    await record(agent, audit(command, via=via))
+    return ""
+
+
 ALARM_VERBS = ("ack", "shelve", "unshelve", "suppress", "unsuppress", "out-of-service", "in-service")
 VERBS: dict[str, Callable[[Agent, Command, str], Awaitable[str]]] = {
     **dict.fromkeys(ALARM_VERBS, _alarm_verb),
     "capture": _capture,
+    "maintenance": _maintenance,
+    "mode": _mode,
+    "enroll-start": _enroll_start,
+    "enroll-stop": _enroll_stop,
 }

@@ -1,11 +1,11 @@
 """Window, bands, embedding, verdict: the one path of data, shared by every command."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from fisher_agent.detect import Judge
 from fisher_agent.errors import BackendFailed
 from fisher_agent.stages import Embedder, Embedding, Floats, Moment, Verdict, Window
 from fisher_agent.stats import Stats
@@ -13,6 +13,27 @@ from fisher_models.frontend import Frontend
 
 MAX_BANDS = 64  # of one call of the embedder: bounds its memory; larger batches gain nothing on a CPU
 MAX_AMPLITUDE = 1e6  # 140 dB over the enrolled level: beyond it a garbage sample would overflow the transform
+
+
+class Judging(Protocol):
+    """A `Judge` of one bank, or a `MachineJudge` over all modes of a machine. `bank` is what it judges by."""
+
+    @property
+    def bank(self) -> object | None:
+        """None: not enrolled."""
+        ...
+
+    def gain(self, channel: str) -> float:
+        """What samples are multiplied by before the model sees them."""
+        ...
+
+    def wants(self, moment: Moment) -> list[Window]:
+        """The windows that must be embedded to judge this moment."""
+        ...
+
+    def judge(self, moment: Moment, embeddings: Mapping[str, Embedding]) -> Verdict:
+        """The verdict, given those embeddings by channel."""
+        ...
 
 
 class Pipeline:
@@ -23,7 +44,7 @@ class Pipeline:
         *,
         frontend: Frontend,
         embedder: Embedder,
-        judges: dict[str, Judge] | None = None,
+        judges: dict[str, Judging] | None = None,
         stats: Stats | None = None,
         max_bands: int = MAX_BANDS,
     ) -> None:

@@ -18,6 +18,8 @@ import structlog
 from fisher_agent.alarmobject import sentence
 from fisher_agent.bank import Bank
 from fisher_agent.bankfiles import BankFiles
+from fisher_agent.banks import NORMAL, label_of
+from fisher_agent.bankset import BankSet
 from fisher_agent.captures import SCHEMA, Block, CaptureFiles
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
@@ -314,12 +316,14 @@ class Recorder:
         then: dict[int, dict[str, Window]] = {}
         usual: list[dict[str, Window]] = []
         try:
-            bank = Bank.from_bytes(self._banks.read(machine.id, verdict.bank))
+            modes = BankSet.from_bytes(self._banks.read(machine.id, verdict.bank))
+            bank = modes.mode(verdict.mode or "") or modes.banks[0]
+            labels = [label_of(bank.mode), *([NORMAL] if len(modes.banks) == 1 else [])]
             waves = self._banks.waveforms_file(machine.id, verdict.bank)
             if waves is None:
                 notes.append("the bank kept no waveforms (enroll.keep_mb), so no enrolled one can be shown")
             else:
-                kept = KeptWaves(waves, machine=machine, window=self._config.window)
+                kept = KeptWaves(waves, machine=machine, window=self._config.window, labels=labels)
                 near = {r.nearest_ns for r in verdict.readings if r.nearest_ns}
                 some = look_at(bank)
                 then = kept.moments(sorted({*some, *near}))

@@ -37,7 +37,7 @@ from fisher_agent.service import Systemd
 from fisher_agent.serving import Serving, say
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
-from fisher_agent.stages import Frame, Message, Moment, Point, Scalar, Source
+from fisher_agent.stages import Frame, Message, Moment, Point, Scalar, Source, Tag
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
 from fisher_agent.tasks import finish, first, nice, run, set_within
@@ -167,7 +167,7 @@ class Agent:
     async def _open(self) -> None:
         self.engine, standby = await self.in_compute(self.parts.open_engine)
         self._serving = Serving(self.engine, standby, in_compute=self.in_compute, adopt=self._adopt)
-        self.library = BankLibrary(self.config, self.parts.banks, self.engine)
+        self.library = BankLibrary(self.config, self.parts.banks, self.engine, past=self.store.past)
         model, self.pipeline = self.engine.model, self.engine.pipeline(self.stats)
         self.ledger = Ledger(self.names, self.store, self.in_store, board=self.board, model=model, stats=self.stats)
         files = CaptureFiles(self.config.state_dir / CAPTURES)
@@ -288,7 +288,7 @@ class Agent:
         mono_s, utc_ns = time.monotonic(), time.time_ns()
         for frame in frames:
             machine = self.machines.get(frame.machine)
-            if machine is None or not machine.hears(frame.channel):
+            if machine is None or not (isinstance(frame, Tag) or machine.hears(frame.channel)):
                 continue  # it left the configuration a moment ago, or a reload has not told the source of it yet
             for recording in self.recordings.get(frame.machine, ()):
                 recording.add(frame)

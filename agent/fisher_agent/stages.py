@@ -32,6 +32,13 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tag(Frame):
+    """A word about a machine instead of samples: the operating mode that it is in from `t_ns` on."""
+
+    word: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Window(Frame):
     """A frame exactly one window long, lying on the grid and spanning no gap; or one whole snapshot.
 
@@ -50,6 +57,8 @@ class Moment:
     machine: str
     end_ns: int
     windows: tuple[Window, ...]
+    mode: str = ""  # the operating mode that a tag says; "": none does
+    settled: bool = True  # the tag did not change during the windows, nor so shortly before that it still counts
 
     @property
     def nbytes(self) -> int:
@@ -119,12 +128,14 @@ class Verdict:
     faults: Mapping[str, float] = field(default_factory=dict)  # class -> share of the vote
     bank: str = ""  # version of the bank
     note: str = ""  # why it was not scored, for the log and `score`
-    unknown_mode: bool = False  # the machine runs as it was never enrolled
+    unknown_mode: bool = False  # it runs in an operating mode that was not enrolled: an advisory, not a fault
+    transient: bool = False  # it was starting, stopping, or changing its mode
 
     @property
     def scored(self) -> bool:
-        """Whether `score` means anything: enrolled, running, and at least one channel was compared."""
-        return self.enrolled and self.running and self.quality is not Quality.BAD
+        """Whether `score` means anything: enrolled, running steadily in a known mode, at least one channel compared."""
+        steady = self.running and not self.unknown_mode and not self.transient
+        return self.enrolled and steady and self.quality is not Quality.BAD
 
     @property
     def shares(self) -> dict[str, tuple[float, ...]]:

@@ -82,6 +82,11 @@ MIGRATIONS = (
     CREATE TABLE share (id INTEGER PRIMARY KEY, machine TEXT NOT NULL, t_ns INTEGER NOT NULL, body TEXT NOT NULL);
     CREATE INDEX share_time ON share (machine, t_ns);
     """,
+    # What a score was judged by: without it neither drift nor a back-test could tell modes and versions apart.
+    """
+    ALTER TABLE score ADD COLUMN mode TEXT NOT NULL DEFAULT '';
+    ALTER TABLE score ADD COLUMN bank TEXT NOT NULL DEFAULT '';
+    """,
 )
 """Script i brings a database of user_version i to i + 1."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, overload
 
 from fisher_agent import statedb
+from fisher_agent.backtest import Past
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.codes import FIRST_FAULT_CODE, UNKNOWN_FAULT, UNKNOWN_FAULT_CODE
 from fisher_agent.errors import BadFile, Unavailable
@@ -29,6 +30,7 @@ MAX_SCORES = 2_000_000  # over all machines, about 150 MB
 MAX_SHARES = 500_000  # over all machines, about 60 MB
 SCORES_KEPT_NS = 30 * 86_400 * 10**9
 PRUNE_EVERY = 1000
+SCORES_PAGE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Score:
     level: int
     fault_code: int
     quality_code: int
+    mode: str = ""
+    bank: str = ""  # the version; "" where it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +279,10 @@ class Store:
     def add_scores(self, scores: Sequence[Score]) -> None:
         """Add to the history, which keeps 30 days and at most `MAX_SCORES` rows."""
         insert = (
-            "INSERT INTO score (machine, t_ns, score, p_value, level, fault_code, quality_code) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO score (machine, t_ns, score, p_value, level, fault_code, quality_code, mode, bank) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        rows = [(s.machine, s.t_ns, s.score, s.p_value, s.level, s.fault_code, s.quality_code) for s in scores]
+        rows = [astuple(s) for s in scores]
         prune = self._scores_since_prune + len(rows) >= PRUNE_EVERY
         with self._writing(self._points) as db:
             db.executemany(insert, rows)
@@ -292,7 +296,7 @@ class Store:
     def scores(self, machine: str, *, since_ns: int = 0, limit: int = 10_000) -> list[Score]:
         """The latest rows of the history at or after a time, oldest first."""
         select = (
-            "SELECT machine, t_ns, score, p_value, level, fault_code, quality_code FROM score "
+            "SELECT machine, t_ns, score, p_value, level, fault_code, quality_code, mode, bank FROM score "
             "WHERE machine = ? AND t_ns >= ? ORDER BY t_ns DESC LIMIT ?"
         )
         return [Score(*row) for row in reversed(self._rows(select, machine, since_ns, limit))]
@@ -311,6 +315,17 @@ class Store:
                     oldest = share.t_ns - SCORES_KEPT_NS
                     db.execute("DELETE FROM share WHERE machine = ? AND t_ns < ?", (share.machine, oldest))
         self._shares_since_prune = 0 if prune else self._shares_since_prune + len(shares)
+
+    def past(self, machine: str, since_ns: int) -> Iterator[Past]:
+        """Every score of the history at or after a time, oldest first, a page at a time: 30 days may be a million."""
+        select = (
+            "SELECT t_ns, id, score, mode, bank FROM score WHERE machine = ? AND (t_ns, id) > (?, ?) "
+            "ORDER BY t_ns, id LIMIT ?"
+        )
+        at = (since_ns - 1, 2**62)
+        while page := self._rows(select, machine, *at, SCORES_PAGE):
+            yield from (Past(t_ns, score, mode, bank) for t_ns, _, score, mode, bank in page)
+            at = (page[-1][0], page[-1][1])
 
     def meta(self, key: str) -> str | None:
         """A stored word; None where there is none."""

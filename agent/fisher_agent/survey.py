@@ -11,7 +11,7 @@ from fisher_agent.bank import Bank
 from fisher_agent.calibrate import Spans
 from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
 from fisher_agent.errors import NotLearnt
-from fisher_agent.gate import believed, is_running, levels_of
+from fisher_agent.gate import believed, ends_rms, is_running, levels_of
 from fisher_agent.gather import Gatherer
 from fisher_agent.indicators import Level
 from fisher_agent.inspection import MOSTLY, Inspection, most_common
@@ -23,6 +23,7 @@ from fisher_agent.waveforms import Recording
 MIN_WINDOWS = 10
 MIN_INDEPENDENT = 5  # windows that do not overlap: fewer blocks to leave out say nothing about tomorrow
 FULL_RMS_QUANTILE = 0.9
+QUIET_QUANTILE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Seen:
     rate_hz: float
     level: Level
     sensor: Finding = FINE
+    quiet_rms: float | None = None  # of the quieter one of its ends
 
     @property
     def usable(self) -> bool:
@@ -60,6 +62,12 @@ class Survey:
     def rms(self, channel: str) -> float:
         """Median RMS of the usable windows; 0 without any."""
         return float(np.median([w.level.rms for w in self.usable(channel)] or [0.0]))
+
+    def quietest(self, channel: str) -> float | None:
+        """How quiet an end of a usable window is, over the median RMS: the 2 % quantile; None where none is known."""
+        found = [w.quiet_rms for w in self.usable(channel) if w.quiet_rms is not None]
+        rms = self.rms(channel)
+        return float(np.quantile(found, QUIET_QUANTILE)) / rms if found and rms > 0 else None
 
     def spans(self, positions: NDArray[np.intp]) -> Spans:
         """All the time (m, 2) that the windows of each of these moments cover."""
@@ -95,7 +103,7 @@ def look(
     for moment in moments(recording, machine, window):
         ends.append(moment.end_ns)
         levels = levels_of(machine, moment)
-        seen.append({w.channel: Seen(span(w), w.rate_hz, levels[w.channel]) for w in moment.windows})
+        seen.append({w.channel: _seen(machine, w, levels[w.channel]) for w in moment.windows})
         for w in moment.windows:
             inspection.take(w, levels[w.channel])
     for channel in (c.id for c in machine.channels):
@@ -112,7 +120,8 @@ def look(
     ]
     running = np.asarray([is_running(machine, one, reference_rms=reference_rms) for one in found], dtype=np.bool_)
     ends_ns = np.asarray(ends, dtype=np.int64)
-    kept = steady(ends_ns, running, length_ns=round(window.length_s * 1e9))
+    lengths = {"length_ns": round(window.length_s * 1e9), "settle_ns": round(machine.settle_s * 1e9)}
+    kept = steady(ends_ns, running, **lengths)
     traits = {
         c.id: inspection.traits(
             c.id, [bool(k) and one[c.id].usable for one, k in zip(seen, kept, strict=True) if c.id in one]
@@ -122,15 +131,25 @@ def look(
     return Survey(ends_ns, tuple(seen), kept, traits)
 
 
-def steady(ends_ns: NDArray[np.int64], running: NDArray[np.bool_], *, length_ns: int) -> NDArray[np.bool_]:
-    """Running moments (m,) that neither overlap nor adjoin one that does not run: starts and stops are not normal."""
+def _seen(machine: MachineConfig, window: Window, level: Level) -> Seen:
+    ends = ends_rms(machine.channel(window.channel), window) if level.usable else None
+    return Seen(span(window), window.rate_hz, level, quiet_rms=min(ends) if ends else None)
+
+
+def steady(
+    ends_ns: NDArray[np.int64], running: NDArray[np.bool_], *, length_ns: int, settle_ns: int = 0
+) -> NDArray[np.bool_]:
+    """Running moments (m,) that neither overlap nor adjoin one that does not run: starts and stops are not normal.
+
+    After a start, `settle_ns` more are left out.
+    """
     stopped = np.sort(ends_ns[~running])
     if not len(stopped):
         return running
     after = np.searchsorted(stopped, ends_ns)
     to_next = stopped[np.minimum(after, len(stopped) - 1)] - ends_ns
     to_last = ends_ns - stopped[np.maximum(after - 1, 0)]
-    near = ((to_next >= 0) & (to_next <= length_ns)) | ((to_last >= 0) & (to_last <= length_ns))
+    near = ((to_next >= 0) & (to_next <= length_ns)) | ((to_last >= 0) & (to_last <= length_ns + settle_ns))
     return np.asarray(running & ~near, dtype=np.bool_)
 
 

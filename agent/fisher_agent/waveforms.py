@@ -1,6 +1,7 @@
 """What was heard of a machine, in memory: the blocks of every channel as they came, to learn from and to keep."""
 
 import heapq
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fisher_agent.errors import BadFile
-from fisher_agent.stages import Frame
+from fisher_agent.stages import Frame, Tag
 
 MERGED_BELOW_S = 0.05  # the shortest snapshot: what is shorter belongs to a stream and may be joined
 MERGED_UP_TO_S = 0.25
@@ -28,6 +29,7 @@ class Recording:
         self._blocks: dict[str, list[Frame]] = {}
         self._short: dict[str, list[Frame]] = {}  # the tail of each channel, waiting to be joined
         self._latest: dict[str, Frame] = {}
+        self.tags: list[Tag] = []  # what was said of the operating mode meanwhile; not kept on disk
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -50,6 +52,8 @@ class Recording:
 
     def add(self, frame: Frame) -> None:
         """Keep a frame. Counters are not kept: a hole that the stamps do not show (very short blocks) becomes a gap."""
+        if isinstance(frame, Tag):
+            self.tags.append(frame)
         if not len(frame.samples):
             return
         before = self._latest.get(frame.channel)
@@ -87,6 +91,30 @@ class Recording:
         out = Recording()
         for frame in reversed(kept):
             out._blocks.setdefault(frame.channel, []).append(frame)
+        return out
+
+    def within(self, spans: NDArray[np.int64], *, whole: Collection[str] = ()) -> "Recording":
+        """The samples of some times (n, 2), from the first nanosecond to one past the last, in order, not touching.
+
+        Each span is a stretch of its own: no window reaches from one into the next. Blocks of `whole` channels
+        (snapshots) are kept uncut where they end in a span, for that is where they are judged.
+        """
+        out = Recording()
+        for channel in self.channels:
+            kept: list[Frame] = []
+            for frame in sorted(self._of(channel), key=_start_ns):
+                if channel in whole:
+                    ends = ((spans[:, 0] < _end_ns(frame)) & (_end_ns(frame) <= spans[:, 1])).any()
+                    kept += [frame] if ends else []
+                    continue
+                first = int(np.searchsorted(spans[:, 1], frame.t_ns, side="right"))
+                for begin_ns, end_ns in spans[first:].tolist():
+                    if begin_ns >= _end_ns(frame):
+                        break
+                    if (piece := _cut(frame, begin_ns, end_ns)) is not None:
+                        kept.append(piece)
+            if kept:
+                out._blocks[channel] = kept
         return out
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -145,6 +173,17 @@ def _start_ns(frame: Frame) -> int:
 
 def _end_ns(frame: Frame) -> int:
     return frame.t_ns + round(len(frame.samples) * 1e9 / frame.rate_hz)
+
+
+def _cut(frame: Frame, begin_ns: int, end_ns: int) -> Frame | None:
+    """The samples that lie in a time; None where there are none."""
+    per_ns = frame.rate_hz / 1e9
+    first = max(0, math.ceil(round((begin_ns - frame.t_ns) * per_ns, 6)))
+    last = min(len(frame.samples), math.ceil(round((end_ns - frame.t_ns) * per_ns, 6)))
+    if first >= last:
+        return None
+    t_ns = frame.t_ns + round(first * 1e9 / frame.rate_hz)
+    return replace(frame, t_ns=t_ns, samples=frame.samples[first:last], gap=frame.gap or frame.t_ns < begin_ns)
 
 
 def _follows(before: Frame, frame: Frame) -> bool:

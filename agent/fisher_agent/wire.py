@@ -19,6 +19,7 @@ from fisher_agent.clock import ArrivalClock
 from fisher_agent.config import ChannelConfig, Config, Format, expand
 from fisher_agent.errors import BadPayload, ConfigError
 from fisher_agent.stages import Floats, Frame
+from fisher_agent.tags import TagBinding, read_tag, tag_bindings
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 MAX_JSON_BYTES = 8 * 1024 * 1024  # parsing takes about 15 ms per MB, on the event loop
@@ -95,17 +96,22 @@ class _Message:
 class Decoder:
     """Bytes of one source's topics -> frames. It keeps the arrival clocks, so one connection has one decoder."""
 
-    def __init__(self, source: str, bindings: Mapping[str, Binding]) -> None:
+    def __init__(
+        self, source: str, bindings: Mapping[str, Binding], tags: Mapping[str, tuple[TagBinding, ...]] | None = None
+    ) -> None:
         self.source = source
         self.bindings = bindings
+        self.tags = tags or {}
 
     @property
     def topics(self) -> tuple[str, ...]:
         """The exact topics to subscribe to; "" is a ZeroMQ socket that carries one channel."""
-        return tuple(self.bindings)
+        return (*self.bindings, *self.tags)
 
     def label(self, topic: str) -> str:
         """What to count a bad message of this topic under; bounded, whatever topics arrive."""
+        if topic in self.tags:
+            return topic
         binding = self.bindings.get(topic)
         return binding.label if binding else self.source
 
@@ -127,6 +133,8 @@ class Decoder:
 
         `mono_ns` and `utc_ns` are the two clocks at its arrival. Samples may be a read-only view of `payload`.
         """
+        if topic in self.tags:
+            return [*read_tag(payload, self.tags[topic], utc_ns=utc_ns, t_ns_of=_t_ns)]
         binding = self.bindings.get(topic)
         if binding is None:
             raise BadPayload(Reason.UNKNOWN_TOPIC, f"nothing is bound to {topic!r} of source {self.source!r}")
@@ -167,7 +175,8 @@ def decoder_for(config: Config, source_name: str) -> Decoder:
     problems = [p for topic, bound in topics.items() if (p := _contradiction(topic, bound)) is not None]
     if problems:
         raise ConfigError(problems)
-    return Decoder(source_name, {topic: _bind(topic, bound) for topic, bound in topics.items()})
+    bindings = {topic: _bind(topic, bound) for topic, bound in topics.items()}
+    return Decoder(source_name, bindings, tag_bindings(config, source_name))
 
 
 def _contradiction(topic: str, bound: list[Bound]) -> str | None:

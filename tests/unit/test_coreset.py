@@ -229,9 +229,10 @@ def test_the_configuration_decides_what_a_new_and_a_rebuilt_bank_keep(tmp_path: 
     engine = Engine(bundle(), FRONTEND, FakeEmbedder(), Model("fake", bundle().digest, "untrained", "", "f32", ""))
     library = BankLibrary(config, files, engine)
     learnt, report = library.learn(PRESS, running(seconds=60))
-    assert len(learnt.channel("vib").vectors) == report.channels[0].kept < len(whole.channel("vib").vectors)
-    assert files.manifest("press-07", learnt.version)["report"]["channels"][0]["kept"] == report.channels[0].kept
+    kept = report.reports[0].channels[0].kept
+    assert len(learnt.banks[0].channel("vib").vectors) == kept < len(whole.channel("vib").vectors)
+    assert files.manifest("press-07", learnt.version)["report"]["channels"][0]["kept"] == kept
     rebuilt, _ = library.rebuild(PRESS)
-    assert (rebuilt.channel("vib").end_ns == learnt.channel("vib").end_ns).all()
+    assert (rebuilt.banks[0].channel("vib").end_ns == learnt.banks[0].channel("vib").end_ns).all()
     library.reconfigure(config.model_copy(update={"enroll": config.enroll.model_copy(update={"coreset": 1.0})}))
-    assert len(library.rebuild(PRESS)[0].channel("vib").vectors) == len(whole.channel("vib").vectors)
+    assert len(library.rebuild(PRESS)[0].banks[0].channel("vib").vectors) == len(whole.channel("vib").vectors)

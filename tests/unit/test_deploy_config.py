@@ -28,6 +28,7 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
     "machines.channels": [models.ChannelConfig],
     "machines.alarm": [models.AlarmConfig],
     "machines.bearings": [models.BearingConfig],
+    "machines.mode": [models.ModeConfig],
     "machines.defaults": [],
     "enroll": [models.EnrollConfig],
     "outbox": [models.OutboxConfig],
@@ -41,6 +42,7 @@ TABLES = {"model", "window", "mqtt", "influx", "sources", "machines", "enroll", 
     "alarm",
     "bearings",
     "capture",
+    "mode",
 }
 NO_TABLES = {"machines.channels": {"capture"}, "machines.bearings": {"channels"}}  # keys that bear a table's name
 

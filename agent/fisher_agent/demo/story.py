@@ -21,8 +21,8 @@ from rich.console import Console
 
 from fisher_agent import app
 from fisher_agent.console import Console as Progress
-from fisher_agent.control import enroll_recording, listen
 from fisher_agent.demo.scenario import ENROLL_S, MILL, MOTOR, NORMAL_S, PATIENCE_S, configuration, enrolled
+from fisher_agent.enrolling import enroll_recording, listen
 from fisher_agent.errors import Unavailable
 from fisher_agent.files import read_many
 from fisher_agent.logs import configure

@@ -7,10 +7,10 @@ from typing import Any
 
 from fisher_agent.alarmobject import alarm_object
 from fisher_agent.codes import Level
+from fisher_agent.enrolling import Enrolments
 from fisher_agent.lifecycle import Alarm
 from fisher_agent.live import LiveMachine
 from fisher_agent.operators import VERBS
-from fisher_agent.page.enrolling import Enrolments
 from fisher_agent.runtime import Agent
 from fisher_agent.stages import Scalar
 

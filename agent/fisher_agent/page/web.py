@@ -17,12 +17,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from fisher_agent.commands import RefusedCommand, parse
+from fisher_agent.enrolling import enrolments
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.history import History
 from fisher_agent.operators import perform
 from fisher_agent.page import charts, pictures
 from fisher_agent.page.access import SESSION_S, Access, TooManyTries
-from fisher_agent.page.enrolling import Enrolments
 from fisher_agent.page.evidence import Captures, Samples
 from fisher_agent.page.feed import Feed, TooManyWatchers
 from fisher_agent.page.guard import Guard, cookie_name, refuse
@@ -51,7 +51,7 @@ class Page:
         self._work = work
         self._history = History(agent.config.state_dir)
         self._captures = Captures(agent.config.state_dir)
-        self.enrolments = Enrolments(agent)
+        self.enrolments = enrolments(agent)
         self._overview = Overview(agent, self.enrolments)
         self.feed = Feed(self._overview.snapshot)
         self._trends: tuple[float, dict[str, Any]] = (-TRENDS_S, {})
@@ -246,13 +246,13 @@ class Page:
     async def _enroll(self, request: Request) -> Response:
         machine = self._machine(request)
         document = await _document(request)
-        duration_s, mode, fault = document.get("duration_s"), document.get("mode", "default"), document.get("fault", "")
+        duration_s, mode, fault = document.get("duration_s"), document.get("mode", ""), document.get("fault", "")
         if not isinstance(duration_s, int | float) or not MIN_ENROLL_S <= duration_s <= MAX_ENROLL_S:
             raise ConfigError(f"duration_s must be a number, {MIN_ENROLL_S} to {MAX_ENROLL_S}")
         for name, value in (("mode", mode), ("fault", fault)):
             if not isinstance(value, str) or len(value) > 48 or not LABEL.issuperset(value):
                 raise ConfigError(f"{name} must be at most 48 of A-Z a-z 0-9 _ -")
-        self.enrolments.start(machine, duration_s=duration_s, mode=mode or "default", fault=fault)
+        self.enrolments.start(machine, duration_s=duration_s, mode=mode, fault=fault)
         return answer({"ok": True})
 
     async def _enroll_stop(self, request: Request) -> Response:

@@ -23,7 +23,7 @@ function form(machine, said) {
       event.preventDefault();
       try {
         await post(`/api/machines/${encodeURIComponent(machine)}/enroll`, {
-          duration_s: Number(duration.value), mode: mode.value.trim() || "default", fault: fault.value.trim(),
+          duration_s: Number(duration.value), mode: mode.value.trim(), fault: fault.value.trim(),
         });
         said("");
       } catch (error) {
@@ -39,7 +39,7 @@ function progress(machine, now, said) {
   const how = now.phase === "listening" ? `${lasting(now.done)} of ${lasting(now.total)} heard` : now.total ? `${now.done} of ${now.total} windows` : "";
   return [
     el("p", {}, el("strong", {}, WORDS[now.phase] || now.phase), busy && how ? `: ${how}` : "",
-      now.fault ? ` (fault ${now.fault})` : now.mode !== "default" ? ` (mode ${now.mode})` : ""),
+      now.fault ? ` (fault ${now.fault})` : now.mode ? ` (mode ${now.mode})` : ""),
     busy ? el("progress", { max: now.total || 1, ...(now.total ? { value: now.done } : {}) }) : null,
     now.text ? el("pre", {}, now.text) : null,
     now.phase === "listening" ? el("button", {

@@ -1,27 +1,75 @@
-"""Enrolments that were started on the page: one at a time per machine, with their progress and how they ended."""
+"""Enrolments beside the watching: recording, learning, and those that nobody waits for, with their progress.
+
+One at a time per machine; the page and commands over MQTT start and end them.
+"""
 
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import structlog
 
-from fisher_agent.control import enroll_recording, listen
-from fisher_agent.errors import ConfigError, FisherError
+from fisher_agent.banks import Activate
+from fisher_agent.config import MachineConfig
+from fisher_agent.errors import ConfigError, FisherError, Unavailable
 from fisher_agent.runtime import Agent
+from fisher_agent.turns import Say, in_turns
+from fisher_agent.waveforms import Recording
 
 MAX_AT_ONCE = 4  # each records and computes
 log = structlog.get_logger()
 
 
+async def enroll_recording(
+    agent: Agent,
+    machine: MachineConfig,
+    recording: Recording,
+    say: Say,
+    *,
+    fault: str | None = None,
+    mode: str | None = None,
+    activate: Activate = "now",
+) -> dict[str, Any]:
+    """Learn a recording and judge by it from the next window on, unless it is only to be looked at, or waits."""
+    learn = partial(agent.library.learn, machine, recording, fault=fault, mode=mode, activate=activate)
+    bank, report = await in_turns(agent, say, learn)
+    if activate == "now":
+        await agent.use_bank(machine.id)
+    return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
+
+
+async def listen(
+    agent: Agent, machine: MachineConfig, duration_s: float, say: Say, *, enough: asyncio.Event | None = None
+) -> Recording:
+    """Record a machine while it is watched, for so long or until that is enough; Unavailable where nothing is heard."""
+    recording = Recording()
+    heard = agent.recordings.setdefault(machine.id, [])
+    heard.append(recording)
+    try:
+        while recording.duration_s < duration_s and not (enough and enough.is_set()):
+            before = recording.duration_s
+            await asyncio.sleep(1.0)
+            say(int(recording.duration_s), int(duration_s))
+            if recording.duration_s == before and agent.machines[machine.id].all_stale:
+                raise Unavailable(
+                    f"nothing is heard of {machine.id}; is its source connected? See `fisher-agent status`"
+                )
+    finally:
+        heard.remove(recording)
+    return recording
+
+
 @dataclass(slots=True)
 class _Enrolment:
+    enough: asyncio.Event
     task: asyncio.Task[None] | None = None
     phase: Literal["listening", "learning", "done", "failed", "stopped"] = "listening"
     done: int = 0
     total: int = 0
-    mode: str = "default"
+    mode: str = ""  # "": the default one, or those that the machine's rule, tag or clustering finds
     fault: str = ""
     text: str = ""  # the report, or why it failed
     began_ms: int = 0
@@ -46,7 +94,9 @@ class Enrolments:
         if sum(e.busy for e in self._enrolments.values()) >= MAX_AT_ONCE:
             raise ConfigError(f"{MAX_AT_ONCE} machines are being enrolled; wait until one is done")
         self._agent.config.machine(machine)
-        now = _Enrolment(total=int(duration_s), mode=mode, fault=fault, began_ms=time.time_ns() // 1_000_000)
+        now = _Enrolment(
+            asyncio.Event(), total=int(duration_s), mode=mode, fault=fault, began_ms=time.time_ns() // 1_000_000
+        )
         self._enrolments[machine] = now
         now.task = asyncio.create_task(self._enroll(machine, now, duration_s), name=f"enroll {machine}")
 
@@ -56,6 +106,13 @@ class Enrolments:
         if known is None or known.phase != "listening" or known.task is None:
             raise ConfigError(f"no enrolment of {machine} is listening")
         known.task.cancel()
+
+    def enough(self, machine: str) -> None:
+        """Learn what one that listens has heard so far. ConfigError where none listens."""
+        known = self._enrolments.get(machine)
+        if known is None or known.phase != "listening":
+            raise ConfigError(f"no enrolment of {machine} is listening")
+        known.enough.set()
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """Machine -> how far it is."""
@@ -78,10 +135,10 @@ class Enrolments:
 
         try:
             machine = self._agent.config.machine(machine_id)
-            recording = await listen(self._agent, machine, duration_s, say)
+            recording = await listen(self._agent, machine, duration_s, say, enough=now.enough)
             now.phase, now.done, now.total = "learning", 0, 0
             learnt = await enroll_recording(
-                self._agent, machine, recording, say, fault=now.fault or None, mode=now.mode
+                self._agent, machine, recording, say, fault=now.fault or None, mode=now.mode or None
             )
         except FisherError as error:
             now.phase, now.text = "failed", str(error)
@@ -94,3 +151,11 @@ class Enrolments:
         else:
             now.phase, now.text = "done", "\n".join(learnt["lines"])
             log.info("enrolled", machine=machine_id, bank=learnt["bank"])
+
+
+_ENROLMENTS: WeakKeyDictionary[Agent, Enrolments] = WeakKeyDictionary()
+
+
+def enrolments(agent: Agent) -> Enrolments:
+    """Those of an agent, the same for the page and for commands."""
+    return _ENROLMENTS.setdefault(agent, Enrolments(agent))
