@@ -10,7 +10,7 @@ function columns(scores) {
   return [t, scores.low, scores.high, scores.mean, t.map(() => 1)];
 }
 
-function plot(node, data, range, read) {
+function plot(node, data, ends, read) {
   const ink = themed("--ink");
   const axis = { stroke: ink, grid: { stroke: themed("--rule"), width: 1 }, ticks: { stroke: themed("--rule"), width: 1 } };
   return new globalThis.uPlot({
@@ -18,7 +18,7 @@ function plot(node, data, range, read) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { show: false } },
-    scales: { x: { time: true, range: () => range }, y: { range: (_, __, high) => [0, Math.max(1.5, (high || 0) * 1.05)] } },
+    scales: { x: { time: true, range: () => ends }, y: { range: (_, __, high) => [0, Math.max(1.5, (high || 0) * 1.05)] } },
     axes: [{ ...axis, values: (_, splits) => splits.map((s) => short(s * 1000)) }, { ...axis, size: 44 }],
     series: [
       {},
@@ -38,6 +38,7 @@ export function scoreChart(node) {
   node.replaceChildren(box, said);
   let chart = null;
   let latest = null;
+  const ends = [0, 1];
 
   function read(index) {
     if (!latest || index === null || index === undefined || latest[3][index] === null) return;
@@ -52,6 +53,13 @@ export function scoreChart(node) {
   return {
     show(charts) {
       latest = columns(charts.scores);
+      ends[0] = charts.since / 1000;
+      ends[1] = charts.until / 1000;
+      if (chart && latest[0].length) {
+        chart.setData(latest);
+        if (chart.cursor.idx === null || chart.cursor.idx === undefined) read(latest[0].length - 1);
+        return;
+      }
       chart?.destroy();
       chart = null;
       if (!latest[0].length) {
@@ -60,7 +68,7 @@ export function scoreChart(node) {
         return;
       }
       box.textContent = "";
-      chart = plot(box, latest, [charts.since / 1000, charts.until / 1000], read);
+      chart = plot(box, latest, ends, read);
       read(latest[0].length - 1);
     },
     close() {
