@@ -7,7 +7,22 @@ const HEIGHT = 230;
 
 function columns(scores) {
   const t = scores.t.map((ms) => ms / 1000);
-  return [t, scores.low, scores.high, scores.mean, t.map(() => 1)];
+  return [t, scores.low, scores.high, scores.mean];
+}
+
+/** The limit over the whole range, whether there are scores or not. */
+function limit(u) {
+  const y = u.valToPos(1, "y", true);
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.strokeStyle = themed("--limit");
+  ctx.lineWidth = 2 * devicePixelRatio;
+  ctx.setLineDash([8 * devicePixelRatio, 5 * devicePixelRatio]);
+  ctx.beginPath();
+  ctx.moveTo(bbox.left, y);
+  ctx.lineTo(bbox.left + bbox.width, y);
+  ctx.stroke();
+  ctx.restore();
 }
 
 function plot(node, data, ends, read) {
@@ -25,10 +40,9 @@ function plot(node, data, ends, read) {
       { stroke: "transparent", width: 0, points: { show: false } },
       { stroke: "transparent", width: 0, points: { show: false } },
       { stroke: themed("--line"), width: 2, points: { size: 4 } },
-      { stroke: themed("--limit"), width: 2, dash: [8, 5], points: { show: false } },
     ],
     bands: [{ series: [2, 1], fill: themed("--band") }],
-    hooks: { setCursor: [(u) => read(u.cursor.idx)] },
+    hooks: { draw: [limit], setCursor: [(u) => read(u.cursor.idx)] },
   }, data, node);
 }
 
