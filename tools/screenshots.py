@@ -50,6 +50,7 @@ def demo() -> Iterator[str]:
 
 def save(page: Page, path: Path) -> None:
     """What is in the window now."""
+    page.wait_for_timeout(500)  # what was scrolled to is painted
     page.screenshot(path=path)
     with Image.open(path) as picture:
         small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)

@@ -1,7 +1,7 @@
 """Reading the state database for people: scores over any range, thinned so that peaks stay, shares, transitions.
 
 It has connections of its own, read-only: a long query never holds up what the daemon writes (WAL), and is ended after
-`QUERY_S`. Blocking; not to be called in the event loop.
+`QUERY_S`. Blocking; for one thread, and not that of the event loop.
 """
 
 import sqlite3
@@ -18,8 +18,10 @@ from fisher_agent.lifecycle import Alarm
 from fisher_agent.shares import Share
 from fisher_agent.statedb import DATABASE
 
-QUERY_S = 5.0
+QUERY_S = 10.0
 CHECK_EVERY = 20_000  # steps of SQLite's machine between two looks at the clock
+MAX_KEPT = 128  # ranges, of at most 1500 spans: 60 MB at the very most, 2 MB as a rule
+OPEN_SPANS = 2  # at the end of a range, that may still grow
 GAP_SPANS = 3.0  # a hole this many times as wide as the typical distance is a hole, not a line
 
 
@@ -39,6 +41,7 @@ class History:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / DATABASE
+        self._spans: dict[tuple[str, int], dict[int, Thinned | None]] = {}  # by machine and length: those that are over
 
     def latest_ns(self, machine: str) -> int:
         """Event time of the newest score; 0 where there is none."""
@@ -46,16 +49,38 @@ class History:
             (found,) = db.execute("SELECT max(t_ns) FROM score WHERE machine = ?", (machine,)).fetchone()
         return int(found or 0)
 
+    def earliest_ns(self, machine: str) -> int:
+        """Event time of the oldest score that is kept; 0 where there is none."""
+        with self._reading() as db:
+            (found,) = db.execute("SELECT min(t_ns) FROM score WHERE machine = ?", (machine,)).fetchone()
+        return int(found or 0)
+
     def scores(self, machine: str, *, since_ns: int, until_ns: int, points: int) -> list[Thinned]:
-        """Scores in [since, until), oldest first, as at most `points` + 1 spans of equal length."""
+        """Scores from `since_ns` to before `until_ns`, oldest first: at most `points` + 2 spans of equal length.
+
+        Spans begin at multiples of their length, the first perhaps before `since_ns`, so that the same ones come again
+        when the range moves on: those that are over are kept, and a month costs its million rows once.
+        """
         span_ns = max(1, -(-(until_ns - since_ns) // points))
+        first, last = since_ns // span_ns, -(-until_ns // span_ns)
+        known = self._spans.pop((machine, span_ns), {})
+        found: dict[int, Thinned | None] = {}
+        # Not GROUP BY: sqlite would sort a million rows that the index has in order already.
         select = (
             "SELECT min(t_ns), min(score), max(score), avg(score), max(level) FROM score "
-            "WHERE machine = ? AND t_ns >= ? AND t_ns < ? GROUP BY (t_ns - ?) / ? ORDER BY 1 LIMIT ?"
+            "WHERE machine = ? AND t_ns >= ? AND t_ns < ?"
         )
         with self._reading() as db:
-            rows = db.execute(select, (machine, since_ns, until_ns, since_ns, span_ns, points + 1)).fetchall()
-        return [Thinned(*row) for row in rows]
+            for n in range(first, last):
+                if n in known:
+                    found[n] = known[n]
+                else:
+                    row = db.execute(select, (machine, n * span_ns, min((n + 1) * span_ns, until_ns))).fetchone()
+                    found[n] = None if row[0] is None else Thinned(*row)
+        self._spans[machine, span_ns] = {n: span for n, span in found.items() if n < last - OPEN_SPANS}
+        while len(self._spans) > MAX_KEPT:
+            del self._spans[next(iter(self._spans))]
+        return [span for span in found.values() if span is not None]
 
     def shares(self, machine: str, *, since_ns: int, until_ns: int, points: int) -> list[Share]:
         """Rows of shares in [since, until), oldest first: at most `points` + 1, the first of each span of the range."""

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from fisher_agent.check import _check_files
 from fisher_agent.config import PageConfig
 from fisher_agent.configfile import parse
 from fisher_agent.errors import ConfigError
@@ -179,3 +180,14 @@ def test_a_page_that_would_be_open_is_refused(keys: str, said: str) -> None:
 )  # fmt: skip
 def test_what_is_safe_is_accepted(keys: str) -> None:
     parse(HEAD + keys)
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "cannot be read"), ("short", "at least 16")])
+def test_check_names_a_token_file_that_cannot_serve_once(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "token").write_text(text)
+    config = parse(f'state_dir = "{tmp_path}"\n{HEAD}token_file = "{tmp_path}/token"')
+    with pytest.raises(ConfigError) as wrong:
+        _check_files(config)
+    (problem,) = wrong.value.problems
+    assert problem.startswith("page.token_file: ") and said in problem

@@ -48,7 +48,7 @@ def test_thinning_loses_neither_the_highest_nor_the_lowest(
         opened.add_scores([score(T0_NS, 999.0, machine="other")])
         until_ns = T0_NS + len(values) * steps * S
         rows = History(folder).scores(MILL, since_ns=T0_NS, until_ns=until_ns, points=points)
-    assert len(rows) <= points + 1
+    assert len(rows) <= points + 2
     assert max(r.high for r in rows) == max(values)
     assert min(r.low for r in rows) == min(values)
     assert all(r.low <= r.mean * (1 + 1e-9) and r.mean <= r.high * (1 + 1e-9) + 1e-12 for r in rows)
@@ -59,6 +59,18 @@ def test_the_highest_level_of_a_span_is_kept(store: Store) -> None:
     store.add_scores([score(T0_NS + n * S, 0.5, level=3 if n == 5 else 0) for n in range(100)])
     rows = History(store.state_dir).scores(MILL, since_ns=T0_NS, until_ns=T0_NS + 100 * S, points=4)
     assert [r.level for r in rows] == [3, 0, 0, 0]
+
+
+def test_a_range_that_moves_on_shows_what_was_added_and_reads_the_rest_once(store: Store) -> None:
+    history, fresh = History(store.state_dir), History(store.state_dir)
+    for n in range(0, 300, 10):
+        store.add_scores([score(T0_NS + k * S, k % 7) for k in range(n, n + 10)])
+        now_ns = T0_NS + (n + 10) * S
+        asked = {"since_ns": now_ns - 100 * S, "until_ns": now_ns, "points": 20}
+        assert history.scores(MILL, **asked) == History(store.state_dir).scores(MILL, **asked)
+    (kept,) = history._spans.values()
+    assert 17 <= len(kept) <= 20, "what left the range is forgotten"
+    assert fresh._spans == {}
 
 
 def test_a_range_is_half_open(store: Store) -> None:
@@ -156,3 +168,12 @@ def test_a_database_of_before_the_page_is_migrated(tmp_path: Path) -> None:
     with Store.open(folder, max_outbox_bytes=2**20) as opened:
         opened.add_shares([Share(MILL, T0_NS, {}, {})])
         assert opened.notes == []
+
+
+def test_a_range_that_is_longer_than_the_history_begins_with_it(store: Store) -> None:
+    store.add_scores([score(T0_NS + n * S, 0.5) for n in range(100)])
+    history = History(store.state_dir)
+    assert charts(history, MILL, until_ns=0, span_ns=3600 * S, points=600)["since"] == T0_NS // 10**6
+    assert charts(history, MILL, until_ns=0, span_ns=50 * S, points=600)["since"] == (T0_NS + 49 * S) // 10**6
+    nothing = charts(history, "mill-02", until_ns=0, span_ns=50 * S, points=600)
+    assert nothing["scores"]["t"] == [] and nothing["since"] < nothing["until"]

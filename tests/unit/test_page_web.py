@@ -204,7 +204,9 @@ async def test_an_operator_acknowledges(plant: Plant) -> None:
 async def test_a_verb_that_is_not_there_is_refused(plant: Plant) -> None:
     for verb in ("explode", "forget", "rollback", "__class__"):
         answer = await post(plant.port, f"/api/machines/{MILL}/commands/{verb}", {"occurrence": 1})
-        assert answer.status == 409 and "not supported" in answer.json["error"]
+        assert answer.status == 409 and "not offered" in answer.json["error"]
+    answer = await post(plant.port, f"/api/machines/{MILL}/commands/unshelve", {"occurrence": 1})
+    assert ("unshelve" in control.OPERATOR_VERBS) or "not supported" in answer.json["error"]
 
 
 async def test_a_shelf_has_an_end(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ TREND_POINTS = 120
 
 
 def charts(history: History, machine: str, *, until_ns: int, span_ns: int, points: int) -> dict[str, Any]:
-    """Columns over [until - span, until); `until_ns` 0: up to the latest score. Blocking."""
+    """Columns over [until - span, until), from the first score on; `until_ns` 0: up to the latest. Blocking."""
     until_ns = until_ns or history.latest_ns(machine) + 1
-    since_ns = until_ns - span_ns
+    since_ns = max(until_ns - span_ns, min(history.earliest_ns(machine), until_ns - MIN_SPAN_S * 10**9))
     rows = history.scores(machine, since_ns=since_ns, until_ns=until_ns, points=min(points, MAX_POINTS))
     shares = history.shares(machine, since_ns=since_ns, until_ns=until_ns, points=MAX_SHARES)
     return {

@@ -18,7 +18,7 @@ from fisher_agent.config import PageConfig
 from fisher_agent.page.access import Access, TooManyTries
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN_PATHS = ("/login", "/static/", "/api/login")  # needed before there is a session
+OPEN_PATHS = frozenset({"/login", "/api/login"})  # with /static/, what is needed before there is a session
 HEADER = "x-fisher"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -99,7 +99,7 @@ class Guard:
             return refuse(429, "too many wrong tokens; try again in a moment")
         if method == "POST" and (problem := self._forged(headers, hosts[0], bearer=bearer)):
             return refuse(403, problem)
-        opened = path == "/login" or any(path == p or (p.endswith("/") and path.startswith(p)) for p in OPEN_PATHS)
+        opened = path in OPEN_PATHS or path.startswith("/static/")
         if opened or bearer or self._access is None or self._session(headers):
             return None
         if path == "/":

@@ -27,7 +27,7 @@ from fisher_agent.tasks import nice
 
 WORK_NICE = 7  # pictures wait for windows, not the other way round
 GRACE_S = 1  # an answer that is being sent at the end may take so long
-END_S = 3.0
+END_S = 1.5  # the drain may have taken 8 of the 10 s that a stop has
 MAX_CONNECTIONS = 64
 FIRST_REQUEST_S = 10.0
 MAX_HEAD = 16_384  # of a request line with its headers

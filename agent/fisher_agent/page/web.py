@@ -26,7 +26,7 @@ from fisher_agent.page.access import SESSION_S, Access, TooManyTries
 from fisher_agent.page.evidence import Captures, Samples
 from fisher_agent.page.feed import Feed, TooManyWatchers
 from fisher_agent.page.guard import Guard, cookie_name, refuse
-from fisher_agent.page.overview import Overview
+from fisher_agent.page.overview import OFFERED, Overview
 from fisher_agent.runtime import Agent
 
 T = TypeVar("T")
@@ -225,6 +225,8 @@ class Page:
 
     async def _command(self, request: Request) -> Response:
         machine, verb = self._machine(request), request.path_params["verb"]
+        if verb not in OFFERED:
+            raise ConfigError(f"{verb!r} is not offered on the page; it has: {', '.join(OFFERED)}")
         document = await _document(request)
         now_ms = time.time_ns() // 1_000_000
         if verb == "shelve":

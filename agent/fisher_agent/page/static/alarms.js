@@ -72,7 +72,7 @@ function item(machine, alarm, { explain, said }) {
   controls.push(el("button", { class: "why", onclick: () => explain(alarm.occurrence) }, "Why?"));
   return el(
     "li", { class: needsOperator(alarm) ? "alarm needs" : "alarm", "data-alarm": alarm.alarm },
-    el("p", {}, stateMark(alarm), " ", el("strong", {}, alarm.alarm)),
+    el("p", {}, el("strong", {}, alarm.alarm), " ", stateMark(alarm)),
     el("p", {}, alarm.text),
     el("p", { class: "quiet" }, facts(alarm)),
     el("p", { class: "controls" }, controls),

@@ -20,7 +20,7 @@ function now(id, machine) {
     ["Running", machine.running ? "yes" : "no"],
     ["Mode", machine.mode || "–"],
     ["Enrolled", machine.enrolled ? "yes" : "no"],
-    ["Fault", machine.fault ? `${machine.fault}, ${percent(machine.fault_confidence)}` : "none named"],
+    ["Fault", machine.fault ? `${machine.fault}${machine.fault_confidence > 0 ? `, ${percent(machine.fault_confidence)}` : ""}` : "none named"],
     ["Mostly", machine.top_channel ? `${machine.top_channel}, ${percent(machine.top_share)} of the excess` : "–"],
     ["Judged", stamp(machine.t)],
     ["Quality", machine.quality || "–"],

@@ -7,10 +7,25 @@ const HEIGHT = 230;
 
 function columns(scores) {
   const t = scores.t.map((ms) => ms / 1000);
-  return [t, scores.low, scores.high, scores.mean, t.map(() => 1)];
+  return [t, scores.low, scores.high, scores.mean];
 }
 
-function plot(node, data, range, read) {
+/** The limit over the whole range, whether there are scores or not. */
+function limit(u) {
+  const y = u.valToPos(1, "y", true);
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.strokeStyle = themed("--limit");
+  ctx.lineWidth = 2 * devicePixelRatio;
+  ctx.setLineDash([8 * devicePixelRatio, 5 * devicePixelRatio]);
+  ctx.beginPath();
+  ctx.moveTo(bbox.left, y);
+  ctx.lineTo(bbox.left + bbox.width, y);
+  ctx.stroke();
+  ctx.restore();
+}
+
+function plot(node, data, ends, read) {
   const ink = themed("--ink");
   const axis = { stroke: ink, grid: { stroke: themed("--rule"), width: 1 }, ticks: { stroke: themed("--rule"), width: 1 } };
   return new globalThis.uPlot({
@@ -18,17 +33,16 @@ function plot(node, data, range, read) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { show: false } },
-    scales: { x: { time: true, range: () => range }, y: { range: (_, __, high) => [0, Math.max(1.5, (high || 0) * 1.05)] } },
+    scales: { x: { time: true, range: () => ends }, y: { range: (_, __, high) => [0, Math.max(1.5, (high || 0) * 1.05)] } },
     axes: [{ ...axis, values: (_, splits) => splits.map((s) => short(s * 1000)) }, { ...axis, size: 44 }],
     series: [
       {},
       { stroke: "transparent", width: 0, points: { show: false } },
       { stroke: "transparent", width: 0, points: { show: false } },
       { stroke: themed("--line"), width: 2, points: { size: 4 } },
-      { stroke: themed("--limit"), width: 2, dash: [8, 5], points: { show: false } },
     ],
     bands: [{ series: [2, 1], fill: themed("--band") }],
-    hooks: { setCursor: [(u) => read(u.cursor.idx)] },
+    hooks: { draw: [limit], setCursor: [(u) => read(u.cursor.idx)] },
   }, data, node);
 }
 
@@ -38,6 +52,7 @@ export function scoreChart(node) {
   node.replaceChildren(box, said);
   let chart = null;
   let latest = null;
+  const ends = [0, 1];
 
   function read(index) {
     if (!latest || index === null || index === undefined || latest[3][index] === null) return;
@@ -52,6 +67,13 @@ export function scoreChart(node) {
   return {
     show(charts) {
       latest = columns(charts.scores);
+      ends[0] = charts.since / 1000;
+      ends[1] = charts.until / 1000;
+      if (chart && latest[0].length) {
+        chart.setData(latest);
+        if (chart.cursor.idx === null || chart.cursor.idx === undefined) read(latest[0].length - 1);
+        return;
+      }
       chart?.destroy();
       chart = null;
       if (!latest[0].length) {
@@ -60,7 +82,7 @@ export function scoreChart(node) {
         return;
       }
       box.textContent = "";
-      chart = plot(box, latest, [charts.since / 1000, charts.until / 1000], read);
+      chart = plot(box, latest, ends, read);
       read(latest[0].length - 1);
     },
     close() {
