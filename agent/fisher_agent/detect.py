@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,7 +21,6 @@ from fisher_agent.stages import ChannelReading, Embedding, Floats, Moment, Peak,
 from fisher_agent.standstill import Standstill
 from fisher_models.frontend import Frontend
 
-MAX_LOOKED_AT = 10_000  # moments between `wants` and `judge`; those that are never judged leave theirs behind
 SPREAD_FLOOR_DB = 1.0  # a line that never moved during the enrolment is not stranger for moving by a tenth of a dB
 
 
@@ -66,7 +66,7 @@ class Judge:
             for c in machine.channels
             if c.valued
         }
-        self._looked_at: dict[tuple[object, ...], _Looked] = {}
+        self._looked_at: WeakKeyDictionary[Moment, _Looked] = WeakKeyDictionary()
         self._held: dict[str, _Compared] = {}
 
     def gain(self, channel: str) -> float:
@@ -81,13 +81,10 @@ class Judge:
         return [w for w in self._comparable(moment, looked) if self._channels[w.channel].n_bands]
 
     def _looked(self, moment: Moment) -> _Looked:
-        """As `_look`, once for each moment until it is judged."""
-        name = _name(moment)
-        if name not in self._looked_at:
-            self._looked_at[name] = self._look(moment)
-            if len(self._looked_at) > MAX_LOOKED_AT:
-                del self._looked_at[next(iter(self._looked_at))]
-        return self._looked_at[name]
+        """As `_look`, once for each moment."""
+        if moment not in self._looked_at:
+            self._looked_at[moment] = self._look(moment)
+        return self._looked_at[moment]
 
     def _look(self, moment: Moment) -> _Looked:
         levels = levels_of(self.machine, moment)
@@ -118,7 +115,7 @@ class Judge:
 
     def judge(self, moment: Moment, embeddings: Mapping[str, Embedding]) -> Verdict:
         """Judge a moment, given the embeddings by channel of what `wants` named. BankMismatch where they do not fit."""
-        looked = self._looked_at.pop(_name(moment), None) or self._look(moment)
+        looked = self._looked(moment)
         levels, running, wrong = looked.levels, looked.running, because(looked.findings)
         plain = self._plain(moment, looked)
         if self.bank is None:
@@ -356,10 +353,6 @@ class Judge:
     def _edges(self, channel: str, rate_hz: float) -> tuple[tuple[float, float], ...]:
         """The model's bands; none of a channel that it does not see."""
         return () if self.machine.channel(channel).slow else self._frontend.band_edges_hz(rate_hz)
-
-
-def _name(moment: Moment) -> tuple[object, ...]:
-    return moment.end_ns, *((w.channel, w.t_ns, len(w.samples)) for w in moment.windows)
 
 
 def _normalised(parts: Doubles) -> Doubles:

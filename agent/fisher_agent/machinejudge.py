@@ -78,7 +78,7 @@ class MachineJudge:
     def _of_this_mode(self, moment: Moment) -> Moment:
         """Without values of slow channels that reach back beyond the latest change of mode, or start."""
         windows = tuple(w for w in moment.windows if not (w.snapshot and w.t_ns < self._since_ns <= moment.end_ns))
-        return replace(moment, windows=windows)
+        return moment if len(windows) == len(moment.windows) else replace(moment, windows=windows)
 
     def _now(self, moment: Moment) -> Now:
         return self._rule.take(moment) if self._rule is not None else Now(moment.mode, settled=moment.settled)

@@ -50,7 +50,7 @@ class Window(Frame):
     snapshot: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Moment:
     """The windows of one machine that belong to one grid time; what the backlog holds and a verdict is made of."""
 

@@ -187,7 +187,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bank, BankFiles]:
     files.sweep()
     engine = Engine(bundle(), FRONTEND, FakeEmbedder(), Model("fake", bundle().digest, "untrained", "", "f32", ""))
     made, _ = BankLibrary(config, files, engine).learn(PRESS, NORMAL)
-    return made, files
+    return made.banks[0], files
 
 
 def waves(kept: tuple[Bank, BankFiles]) -> KeptWaves:
