@@ -89,12 +89,6 @@ class MachineJudge:
         return self._judges if modes is None else {m: j for m, j in self._judges.items() if m in modes}
 
     def _nearest(self, moment: Moment, embeddings: Mapping[str, Embedding], judges: Mapping[str, Judge]) -> Verdict:
-        """The verdict of the bank that the moment lies nearest to, in units of each bank's own limit.
-
-        Banks are only asked for what they want: one may find the machine running, another not.
-        """
-        verdicts = []
-        for judge in judges.values():
-            wanted = {w.channel for w in judge.wants(moment)}
-            verdicts.append(judge.judge(moment, {c: e for c, e in embeddings.items() if c in wanted}))
+        """The verdict of the bank that the moment lies nearest to, in units of each bank's own limit."""
+        verdicts = [judge.judge(moment, embeddings) for judge in judges.values()]
         return min(verdicts, key=lambda v: (not v.scored, v.score))
