@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from fakes import SPEC, T0_NS, FakeEmbedder, bundle
 from fisher_agent.app import build, open_store
 from fisher_agent.banks import Engine
+from fisher_agent.captures import CaptureFiles
 from fisher_agent.codes import Quality
 from fisher_agent.configfile import parse
 from fisher_agent.ledger import Model
 from fisher_agent.page.service import serve
+from fisher_agent.rawfiles import npz, pack
 from fisher_agent.runtime import Agent
 from fisher_agent.stages import ChannelReading, Peak, Verdict
+from fisher_agent.wire import scaled
 from fisher_models.frontend import Frontend
 from servers.process import free_port
 
@@ -167,10 +169,11 @@ async def post(port: int, path: str, document: Any, **headers: str) -> Answer:
     return await ask(port, path, method="POST", headers=ours | headers, body=json.dumps(document).encode())
 
 
+RATES, SCALES, UNITS = {"vib": 25600, "cur": 12800}, {"vib": 0.0001, "cur": 1.0}, {"vib": "g", "cur": "A"}
+
+
 def write_capture(state_dir: Path, machine: str, occurrence: int, *, t_ns: int = T0_NS, **changes: Any) -> Path:
     """A capture as the agent leaves it: 12 s around a bearing fault, integers as FLAC, floats as npz."""
-    folder = state_dir / "captures" / machine / str(occurrence)
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(occurrence)
     start_ns, rate = t_ns - 8 * 10**9, 25600
     t = np.arange(12 * rate) / rate
@@ -178,9 +181,11 @@ def write_capture(state_dir: Path, machine: str, occurrence: int, *, t_ns: int =
     knocks = np.where(t > 4, (np.sin(2 * np.pi * 87.3 * t) > 0.995) * rng.normal(size=len(t)) * 6, 0)
     ringing = np.convolve(knocks, np.exp(-np.arange(200) / 40) * np.sin(2 * np.pi * 3100 * np.arange(200) / rate))
     vib = (normal + ringing[: len(t)]) * 0.1
-    soundfile.write(folder / "vib.flac", np.clip(vib / 0.0001, -32768, 32767).astype(np.int16), rate, subtype="PCM_16")
-    np.savez(folder / "cur.npz", samples=rng.normal(size=12 * 12800).astype(np.float32))
-    np.savez(folder / "nearest-vib.npz", samples=(normal[: 5 * rate] * 0.1).astype(np.float32), rate_hz=float(rate))
+    whole = np.clip(vib / 0.0001, -32768, 32767).astype(np.int16)
+    sent = {"vib": scaled(whole, 0.0001), "cur": rng.normal(size=12 * 12800).astype(np.float32)}
+    packed = {c: pack(samples, scale=SCALES[c], rate_hz=RATES[c]) for c, samples in sent.items()}
+    files = {c + raw.suffix: raw.body for c, raw in packed.items()}
+    files["nearest-vib.npz"] = npz(samples=(normal[: 5 * rate] * 0.1).astype(np.float32), rate_hz=float(rate))
     indicators = {
         "rms": {"now": 0.31, "enrolled": 0.104, "enrolled_low": 0.1, "enrolled_high": 0.109, "unit": "g"},
         "kurtosis": {"now": 11.2, "enrolled": 2.7, "enrolled_low": 2.5, "enrolled_high": 3.0, "unit": ""},
@@ -189,13 +194,12 @@ def write_capture(state_dir: Path, machine: str, occurrence: int, *, t_ns: int =
         "schema": "fisher.capture/1", "machine": machine, "alarm": "anomaly", "occurrence": occurrence,
         "onset_ns": start_ns + 4 * 10**9, "raised_ns": t_ns + 10**9,
         "text": f"{machine}: anomaly, score 3.5 (limit 1.0); mostly vib at 2.8-3.5 kHz, +7 dB",
+        "bank": "v1", "model": "m1",
         "channels": [
-            {"id": "vib", "file": "vib.flac", "rate_hz": rate, "unit": "g", "scale": 0.0001, "kind": "vibration",
-             "t_ns": start_ns, "n": len(t)},
-            {"id": "cur", "file": "cur.npz", "rate_hz": 12800, "unit": "A", "scale": 1.0, "kind": "current",
-             "t_ns": start_ns, "n": 12 * 12800},
-            {"id": "mic", "file": "mic.npz", "rate_hz": 16000, "unit": "Pa", "scale": 1.0, "kind": "sound",
-             "t_ns": start_ns, "n": 0},
+            {"id": c, "file": c + raw.suffix, "rate_hz": RATES[c], "unit": UNITS[c], "scale": SCALES[c],
+             "kind": "other", "t_ns": start_ns, "n": len(sent[c]), "format": raw.format,
+             "blocks": [[start_ns, len(sent[c]), False]]}
+            for c, raw in packed.items()
         ],
         "verdict": {"t_ns": t_ns + 10**9, "score": 3.5, "p_value": 0.007, "window_s": 5.0},
         "explanation": {
@@ -207,5 +211,6 @@ def write_capture(state_dir: Path, machine: str, occurrence: int, *, t_ns: int =
         },
         **changes,
     }  # fmt: skip
-    (folder / "capture.json").write_text(json.dumps(document))
-    return folder
+    root = state_dir / "captures"
+    CaptureFiles(root).save(machine, str(occurrence), document=document, files=files, max_bytes=10**9)
+    return root / machine / str(occurrence)

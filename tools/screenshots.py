@@ -1,15 +1,18 @@
 """Pictures of the page for the documents: runs `fisher-agent demo` and opens its page in the box's own Chromium.
 
-    python tools/screenshots.py [--out deploy/docs/images] [--url http://127.0.0.1:8420/ --machine mill-01]
+    python tools/screenshots.py [--out deploy/docs/images] [--femto | --url http://127.0.0.1:8420/ --machine mill-01]
 
-With --url an agent that runs already is shown instead. A picture of the explanation needs an alarm whose evidence was
-kept; where there is none it is left out, said. Every picture is a PNG of at most 150 kB, of 128 colours.
+With --femto the explanation alone is taken, of a bearing's recorded life at a thousand times real time (the recordings
+beside the repository). With --url an agent that runs already is shown instead. A picture of the explanation needs an
+alarm whose evidence was kept; where there is none it is left out, said. Every picture is a PNG of at most 150 kB, of 128
+colours.
 """
 
 import argparse
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as NeverCame
 
+from integration import femto
 from servers.chromium import DESKTOP, PHONE, chromium, opened
 
 ROOT = Path(__file__).parents[1]
@@ -99,16 +103,31 @@ def explanation(page: Page, path: Path) -> None:
     save(page, path)
 
 
+def bearing(browser: Browser, out: Path) -> None:
+    """Why the anomaly of a recorded bearing was raised."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        femto.told(Path(folder)) as story,
+        opened(browser, f"{story.url}#/m/{femto.RIG}") as (page, _),
+    ):
+        story.hmi.wait_for_json(f"{femto.HERE}/alarm/anomaly", lambda a: a["capture"] != "", timeout_s=180)
+        expect(page.locator("#alarms li", has_text="anomaly").first).to_contain_text("active")
+        explanation(page, out / "explanation.png")
+
+
 def main() -> None:
     """Take them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "deploy" / "docs" / "images")
+    parser.add_argument("--femto", action="store_true", help="the explanation of a recorded bearing's alarm")
     parser.add_argument("--url", default="", help="of an agent that runs already")
     parser.add_argument("--machine", default="mill-01")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
-        if arguments.url:
+        if arguments.femto:
+            bearing(browser, arguments.out)
+        elif arguments.url:
             take(browser, arguments.url.rstrip("/") + "/", arguments.machine, arguments.out)
         else:
             with demo() as url:

@@ -205,6 +205,10 @@ class CaptureFiles:
             rows.append(row)
         return sorted(rows, key=lambda row: (row["raised_ns"], row["name"]), reverse=True)
 
+    def names(self, machine: str) -> list[str]:
+        """The captures of a machine, read or not."""
+        return [folder.name for folder in self._folders() if folder.parent.name == machine]
+
     def open(self, machine: str, occurrence: int | str) -> Capture:
         """One capture; BadFile where it is not there or damaged."""
         return Capture.open(self._path(machine, str(occurrence)))

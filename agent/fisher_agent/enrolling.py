@@ -49,11 +49,12 @@ async def listen(
     heard = agent.recordings.setdefault(machine.id, [])
     heard.append(recording)
     try:
-        while recording.duration_s < duration_s and not (enough and enough.is_set()):
-            before = recording.duration_s
+        whole = [c.id for c in machine.channels if c.snapshot]
+        while (before := recording.heard_s(whole=whole)) < duration_s and not (enough and enough.is_set()):
             await asyncio.sleep(1.0)
-            say(int(recording.duration_s), int(duration_s))
-            if recording.duration_s == before and agent.machines[machine.id].all_stale:
+            heard_s = recording.heard_s(whole=whole)
+            say(int(min(heard_s, duration_s)), int(duration_s))
+            if heard_s == before and agent.machines[machine.id].all_stale:
                 raise Unavailable(
                     f"nothing is heard of {machine.id}; is its source connected? See `fisher-agent status`"
                 )

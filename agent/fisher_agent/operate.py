@@ -94,6 +94,7 @@ def enroll(
 async def _listen(config: Config, machine: MachineConfig, seconds: float, progress: Progress) -> Recording:
     """Record a machine's channels from its sources until there is enough of every one of them."""
     recording = Recording()
+    whole = [c.id for c in machine.channels if c.snapshot]
     enough = asyncio.Event()
     stats = Stats()
     wanted = {c.source for c in machine.channels} | ({tag[0]} if (tag := tag_of(machine)) else set())
@@ -107,7 +108,7 @@ async def _listen(config: Config, machine: MachineConfig, seconds: float, progre
                 for frame in frames:
                     if frame.machine == machine.id:
                         recording.add(frame)
-                if recording.duration_s >= seconds:
+                if recording.heard_s(whole=whole) >= seconds:
                     enough.set()
 
     readers = [asyncio.create_task(read(name), name=f"enroll {name}") for name in sorted(wanted)]
@@ -119,7 +120,7 @@ async def _listen(config: Config, machine: MachineConfig, seconds: float, progre
                     raise reader.exception() or Unavailable("a source ended")
             with suppress(TimeoutError):
                 await asyncio.wait_for(enough.wait(), 1.0)
-            progress(int(min(recording.duration_s, seconds)), int(seconds))
+            progress(int(min(recording.heard_s(whole=whole), seconds)), int(seconds))
             if recording.duration_s == 0 and time.monotonic() - started_s > FIRST_FRAME_S:
                 raise Unavailable(
                     f"nothing is heard of {machine.id} in {FIRST_FRAME_S:.0f} s ({stats.total('rejected')} messages "

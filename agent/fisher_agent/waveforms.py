@@ -50,6 +50,15 @@ class Recording:
         """Seconds of samples of one channel."""
         return sum(len(f.samples) / f.rate_hz for f in self._of(channel))
 
+    def heard_s(self, *, whole: Collection[str] = ()) -> float:
+        """Seconds of the channel that gave most: of samples, or, of `whole` channels (snapshots), that they span."""
+        spans = [
+            (_end_ns(max(frames, key=_end_ns)) - min(frames, key=_start_ns).t_ns) / 1e9
+            for c in whole
+            if (frames := self._of(c))
+        ]
+        return max((*spans, self.duration_s))
+
     def add(self, frame: Frame) -> None:
         """Keep a frame. Counters are not kept: a hole that the stamps do not show (very short blocks) becomes a gap."""
         if isinstance(frame, Tag):

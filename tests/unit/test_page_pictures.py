@@ -1,17 +1,16 @@
 """Pictures of samples and the evidence they come from: bounded, on one scale, and clear where a part is missing."""
 
 import base64
+import json
 from pathlib import Path
-from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 
 from fisher_agent.errors import BadFile
-from fisher_agent.page.evidence import Captures
+from fisher_agent.page.evidence import Evidence
 from fisher_agent.page.pictures import MAX_COLUMNS, MAX_ROWS, extremes, levels, side_by_side
 from pageplant import write_capture
 
@@ -78,59 +77,39 @@ def test_a_single_spike_stays_in_the_waveform(n: int, columns: int, at: float) -
     assert max(high) == 7.0
 
 
-def test_flac_gives_the_physical_value(tmp_path: Path) -> None:
+def test_the_alarmed_window_is_cut_out_of_the_whole(tmp_path: Path) -> None:
+    write_capture(tmp_path, MILL, 1)
+    evidence = Evidence(tmp_path)
+    whole, alarmed = evidence.whole(MILL, 1, "vib"), evidence.alarmed(MILL, 1, "vib")
+    assert (len(whole.samples), len(alarmed.samples), alarmed.unit) == (12 * 25600, 5 * 25600, "g")
+    first = round((alarmed.t_ns - whole.t_ns) * 25600 / 1e9)
+    assert (whole.samples[first : first + len(alarmed.samples)] == alarmed.samples).all()
+
+
+def test_of_a_channel_that_sends_snapshots_the_latest_before_the_raise_is_shown(tmp_path: Path) -> None:
     folder = write_capture(tmp_path, MILL, 1)
-    for bits, subtype in ((16, "PCM_16"), (24, "PCM_24")):
-        wanted = np.array([0, 1, -1, 1000, -1000, 2 ** (bits - 1) - 1, -(2 ** (bits - 1))])
-        soundfile.write(folder / "vib.flac", (wanted << (32 - bits)).astype(np.int32), 25600, subtype=subtype)
-        found = Captures(tmp_path).samples(MILL, 1, "vib")
-        assert found.samples == pytest.approx(wanted * 0.0001, rel=1e-6)
+    document = json.loads((folder / "capture.json").read_text())
+    entry, end_ns = document["channels"][0], document["verdict"]["t_ns"]
+    n, raised_ns = entry["n"] // 4, document["verdict"]["t_ns"]
+    entry["blocks"] = [[raised_ns + round((k - 2.5) * 40e9), n, False] for k in range(4)]
+    (folder / "capture.json").write_text(json.dumps(document))
+    shown = Evidence(tmp_path).alarmed(MILL, 1, "vib")
+    assert (len(shown.samples), shown.t_ns) == (n, end_ns - 20 * 10**9)
 
 
-@pytest.mark.parametrize("junk", [b"", b"junk", b"PK\x03\x04junk", b"fLaCjunk"])
-def test_a_damaged_file_is_named(tmp_path: Path, junk: bytes) -> None:
+@pytest.mark.parametrize("name", ["vib.flac", "cur.npz", "nearest-vib.npz"])
+def test_a_file_that_was_changed_is_named(tmp_path: Path, name: str) -> None:
     folder = write_capture(tmp_path, MILL, 1)
-    for name in ("vib.flac", "cur.npz", "nearest-vib.npz"):
-        (folder / name).write_bytes(junk)
-    captures = Captures(tmp_path)
-    for read, channel, name in ((captures.samples, "vib", "vib.flac"), (captures.samples, "cur", "cur.npz"),
-                                (captures.nearest, "vib", "nearest-vib.npz")):  # fmt: skip
-        with pytest.raises(BadFile, match=f"{name} cannot be read"):
-            read(MILL, 1, channel)
-
-
-def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
-    folder = write_capture(tmp_path, MILL, 1)
-    np.savez(folder / "cur.npz", samples=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(BadFile, match=r"cur\.npz cannot be read"):
-        Captures(tmp_path).samples(MILL, 1, "cur")
-
-
-@pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"schema": "other"}', "[" * 5000, "\xff"])
-def test_a_sidecar_that_is_none_is_named(tmp_path: Path, text: str) -> None:
-    folder = write_capture(tmp_path, MILL, 1)
-    (folder / "capture.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(BadFile, match=r"capture\.json"):
-        Captures(tmp_path).sidecar(MILL, 1)
-
-
-@pytest.mark.parametrize("value", [None, 5, "x", [], [5], {"a": 5}, [None]])
-@pytest.mark.parametrize("key", ["channels", "explanation", "verdict"])
-def test_a_sidecar_of_wrong_shapes_gives_clear_words(tmp_path: Path, key: str, value: Any) -> None:
-    write_capture(tmp_path, MILL, 1, **{key: value})
-    captures = Captures(tmp_path)
-    captures.sidecar(MILL, 1)
-    for read in (captures.samples, captures.nearest):
-        if key == "verdict":
-            read(MILL, 1, "vib")
-        elif (read == captures.samples) == (key == "channels"):
-            with pytest.raises(BadFile):
-                read(MILL, 1, "vib")
+    (folder / name).write_bytes(b"junk")
+    evidence = Evidence(tmp_path)
+    read = evidence.nearest if name.startswith("nearest") else evidence.whole
+    with pytest.raises(BadFile, match=rf"{name} is damaged"):
+        read(MILL, 1, "cur" if name.startswith("cur") else "vib")
 
 
 def test_occurrences_are_listed_newest_first_and_strangers_are_left_out(tmp_path: Path) -> None:
     for n in (3, 20, 1):
         write_capture(tmp_path, MILL, n)
-    (tmp_path / "captures" / MILL / "tmp-4").mkdir()
-    assert Captures(tmp_path).occurrences(MILL) == [20, 3, 1]
-    assert Captures(tmp_path).occurrences("mill-02") == []
+    (tmp_path / "captures" / MILL / "now-4").mkdir()
+    assert Evidence(tmp_path).occurrences(MILL) == [20, 3, 1]
+    assert Evidence(tmp_path).occurrences("mill-02") == []

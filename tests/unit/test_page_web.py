@@ -269,21 +269,23 @@ async def test_what_is_missing_of_the_evidence_is_named(plant: Plant) -> None:
     folder = write_capture(plant.agent.config.state_dir, MILL, 1)
     here = f"/api/machines/{MILL}/captures"
     missing = await ask(plant.port, f"{here}/2")
-    assert missing.status == 404 and "no capture was kept of occurrence 2" in missing.json["error"]
+    assert missing.status == 404 and "is no capture" in missing.json["error"]
     silent = await ask(plant.port, f"{here}/1/waveform/mic")
-    assert silent.status == 404 and "mic.npz is not in the capture any more" in silent.json["error"]
+    assert silent.status == 404 and "holds no channel 'mic'" in silent.json["error"]
     alone = (await ask(plant.port, f"{here}/1/spectrograms/cur")).json
     assert set(alone["panels"]) == {"alarmed"}
     assert "no enrolled window of cur" in alone["missing"]["nearest"]
     (folder / "nearest-vib.npz").unlink()
     assert "nearest" in (await ask(plant.port, f"{here}/1/spectrograms/vib")).json["missing"]
     (folder / "capture.json").write_text("{}")
-    assert "is not a fisher.capture/1" in (await ask(plant.port, f"{here}/1")).json["error"]
+    assert "is no capture" in (await ask(plant.port, f"{here}/1")).json["error"]
 
 
 async def test_a_capture_cannot_name_a_file_elsewhere(plant: Plant, tmp_path: Path) -> None:
-    state = plant.agent.config.state_dir
-    for n, name in enumerate(["../../../../secret.npz", str(tmp_path / "secret.npz"), "..", "", None, 5, ".hidden"], 1):
-        write_capture(state, MILL, n, channels=[{"id": "vib", "file": name, "rate_hz": 100}])
-        answer = await ask(plant.port, f"/api/machines/{MILL}/captures/{n}/waveform/vib")
-        assert answer.status == 404 and "names no file" in answer.json["error"]
+    folder = write_capture(plant.agent.config.state_dir, MILL, 1)
+    document = json.loads((folder / "capture.json").read_text())
+    for name in ("../../../../secret.npz", str(tmp_path / "secret.npz"), "..", "", None, 5, ".hidden"):
+        document["channels"][0]["file"] = name
+        (folder / "capture.json").write_text(json.dumps(document))
+        answer = await ask(plant.port, f"/api/machines/{MILL}/captures/1/waveform/vib")
+        assert answer.status == 404 and "is damaged" in answer.json["error"]

@@ -23,7 +23,7 @@ from fisher_agent.history import History
 from fisher_agent.operators import perform
 from fisher_agent.page import charts, pictures
 from fisher_agent.page.access import SESSION_S, Access, TooManyTries
-from fisher_agent.page.evidence import Captures, Samples
+from fisher_agent.page.evidence import Evidence, Shown
 from fisher_agent.page.feed import Feed, TooManyWatchers
 from fisher_agent.page.guard import Guard, cookie_name, refuse
 from fisher_agent.page.overview import OFFERED, Overview
@@ -50,7 +50,7 @@ class Page:
         self._config = agent.config.page
         self._work = work
         self._history = History(agent.config.state_dir)
-        self._captures = Captures(agent.config.state_dir)
+        self._evidence = Evidence(agent.config.state_dir)
         self.enrolments = enrolments(agent)
         self._overview = Overview(agent, self.enrolments)
         self.feed = Feed(self._overview.snapshot)
@@ -152,42 +152,38 @@ class Page:
     # -- the evidence of an alarm -------------------------------------------------------------------------------------
 
     async def _list_captures(self, request: Request) -> Response:
-        return answer(await self._in_work(self._captures.occurrences, self._machine(request)))
+        return answer(await self._in_work(self._evidence.occurrences, self._machine(request)))
 
     async def _capture(self, request: Request) -> Response:
         occurrence = request.path_params["occurrence"]
-        return answer(await self._in_work(self._captures.sidecar, self._machine(request), occurrence))
+        return answer(await self._in_work(self._evidence.document, self._machine(request), occurrence))
 
     async def _spectrograms(self, request: Request) -> Response:
         return answer(await self._in_work(self._panels, *self._captured(request)))
 
     def _panels(self, machine: str, occurrence: int, channel: str) -> dict[str, Any]:
         """The alarmed window, and the nearest enrolled one where it is there."""
-        document = self._captures.sidecar(machine, occurrence)
-        captured = self._captures.samples(machine, occurrence, channel)
+        alarmed = self._evidence.alarmed(machine, occurrence, channel)
+        shown: dict[str, Shown] = {"alarmed": alarmed}
         missing = {}
-        panels = {}
-        window, whole = _alarmed(document, captured)
-        if whole:
-            missing["alarmed"] = "the capture does not say which window raised the alarm; this is all of it"
-        if (found := pictures.levels(window, captured.rate_hz)) is not None:
-            panels["alarmed"] = found
-        else:
-            missing["alarmed"] = f"{len(window)} samples are too few for a spectrogram"
         try:
-            nearest = self._captures.nearest(machine, occurrence, channel)
-            if (found := pictures.levels(nearest.samples, nearest.rate_hz or captured.rate_hz)) is not None:
-                panels["nearest"] = found
+            shown["nearest"] = self._evidence.nearest(machine, occurrence, channel)
         except BadFile as error:
             missing["nearest"] = str(error)
-        unit = f"dB re 1 {captured.unit}²/Hz" if captured.unit else "dB"
+        panels = {}
+        for name, one in shown.items():
+            if (found := pictures.levels(one.samples, one.rate_hz)) is not None:
+                panels[name] = found
+            else:
+                missing[name] = f"{len(one.samples)} samples are too few for a spectrogram"
+        unit = f"dB re 1 {alarmed.unit}²/Hz" if alarmed.unit else "dB"
         return {**pictures.side_by_side(panels), "unit": unit, "missing": missing}
 
     async def _waveform(self, request: Request) -> Response:
         return answer(await self._in_work(self._wave, *self._captured(request)))
 
     def _wave(self, machine: str, occurrence: int, channel: str) -> dict[str, Any]:
-        captured = self._captures.samples(machine, occurrence, channel)
+        captured = self._evidence.whole(machine, occurrence, channel)
         low, high = pictures.extremes(captured.samples, WAVE_COLUMNS)
         seconds = len(captured.samples) / captured.rate_hz
         return {"t": captured.t_ns / 1e6, "seconds": seconds, "unit": captured.unit, "low": low, "high": high}
@@ -277,19 +273,6 @@ class _Static(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers["cache-control"] = "no-cache"
         return response
-
-
-def _alarmed(document: dict[str, Any], captured: Samples) -> tuple[Any, bool]:
-    """The samples of the window that raised the alarm; all of them, and True, where that is not known."""
-    verdict = document.get("verdict")
-    end_ns = verdict.get("t_ns") if isinstance(verdict, dict) else None
-    window_s = verdict.get("window_s") if isinstance(verdict, dict) else None
-    if isinstance(end_ns, int) and isinstance(window_s, int | float) and captured.t_ns:
-        last = round((end_ns - captured.t_ns) / 1e9 * captured.rate_hz)
-        first = last - round(window_s * captured.rate_hz)
-        if 0 <= first < last <= len(captured.samples) + captured.rate_hz * 0.1:
-            return captured.samples[first:last], False
-    return captured.samples, True
 
 
 def answer(document: Any) -> Response:

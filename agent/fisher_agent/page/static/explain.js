@@ -94,11 +94,13 @@ function pictures(machine, occurrence, document) {
 
 /** Returns false where nothing was kept. */
 export async function explain(node, machine, occurrence, alarm) {
+  // An alarm that called again is another occurrence with the evidence of the first.
+  const kept = alarm && alarm.capture ? alarm.capture.split("/")[1] : occurrence;
   const title = el("h2", {}, `Why: ${alarm ? alarm.alarm : "alarm"}, occurrence ${occurrence}`);
   put(node, title, el("p", { class: "quiet" }, "reading …"));
   let document;
   try {
-    document = await get(`/api/machines/${encodeURIComponent(machine)}/captures/${occurrence}`);
+    document = await get(`/api/machines/${encodeURIComponent(machine)}/captures/${kept}`);
   } catch (error) {
     put(node, title, alarm ? el("p", {}, alarm.text) : null, el("p", { class: "quiet missing" }, `No evidence: ${error.message}.`));
     return false;
@@ -108,7 +110,7 @@ export async function explain(node, machine, occurrence, alarm) {
     el("p", {}, String(document.text || (alarm && alarm.text) || "")),
     el("p", {}, sentence(explanation, document)),
     el("p", { class: "quiet" }, `onset ${stamp(document.onset_ns / 1e6)}, raised ${stamp(document.raised_ns / 1e6)}`),
-    pictures(machine, occurrence, document),
+    pictures(machine, kept, document),
     el("h3", {}, "Indicators beside the enrolled levels"), indicators(explanation.indicators),
     peaks(explanation.peaks),
     el("h3", {}, "Nearest enrolled windows"), nearest(explanation.nearest));
