@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fisher_agent import budget
 from fisher_agent.errors import ConfigError
 
 STAMPED_FORMATS = frozenset({"json", "fisher-frame/1"})
@@ -66,6 +67,12 @@ class WindowConfig(Strict):
     def kept_samples(self, channel: "ChannelConfig") -> int:
         """How many of its last samples make a window of a sparse channel."""
         return max(1, round(max(self.length_s, SPARSE_S) * channel.rate_hz))
+
+    def memory_s(self, channel: "ChannelConfig") -> float:
+        """How far back a verdict looks on a channel: what two of them share, neither decides alone."""
+        if self.sparse(channel):
+            return self.kept_samples(channel) / channel.rate_hz
+        return self.length_s if channel.period_s is None else channel.period_s
 
     def hold_ns(self, channel: "ChannelConfig") -> int:
         """For how long, in event time, the last window of a channel that is held stays part of the verdicts."""
@@ -241,11 +248,24 @@ class ChannelConfig(Strict):
 
 
 class AlarmConfig(Strict):
-    """Delays, in windows, and the ratio at which an alarm is severe."""
+    """How many false alarms may be, delays in windows, and the ratio at which an alarm is severe."""
 
+    false_alarms: str = budget.DEFAULT  # of one machine, in an operator's words
+    probation_days: Annotated[float, Field(ge=0, le=365)] = 7.0  # of learning on after an enrolment; 0: none
     on_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 3
     off_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 5
     alarm_ratio: Annotated[float, Field(gt=1, le=100)] = 2.0
+
+    @field_validator("false_alarms")
+    @classmethod
+    def _false_alarms(cls, words: str) -> str:
+        budget.parse(words)
+        return words
+
+    @property
+    def budget(self) -> budget.Budget:
+        """What `false_alarms` means."""
+        return budget.parse(self.false_alarms)
 
 
 class MachineConfig(Strict):
