@@ -4,6 +4,7 @@ Blocking: the daemon calls it outside the event loop. Versions are immutable; th
 """
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from fisher_agent.errors import BadFile, BankMismatch, NotLearnt
 from fisher_agent.learnt import Report
 from fisher_agent.ledger import Model
 from fisher_agent.pipeline import Pipeline
+from fisher_agent.probation import Probation
 from fisher_agent.stages import Embedder
 from fisher_agent.stats import Stats
 from fisher_agent.waveforms import Recording
@@ -30,6 +32,7 @@ from fisher_models.frontend import Frontend
 
 MB = 1_000_000
 Progress = Callable[[int, int], None]
+OWN_OF_FILES = frozenset({"files", "number", "created_ms"})  # what `BankFiles` writes into a manifest by itself
 NORMAL = ""  # the label of recordings of normal running
 
 
@@ -55,6 +58,7 @@ class BankLibrary:
         self._config = config
         self._files = files
         self._engine = engine
+        self._saving = threading.Lock()  # an enrolment and a refined limit come from different threads
 
     def reconfigure(self, config: Config) -> None:
         """Go on under another configuration of the machines."""
@@ -156,6 +160,20 @@ class BankLibrary:
         self._save(bank, recordings, report)
         return bank, report
 
+    def refine(self, probation: Probation, limit: float) -> bool:
+        """Make and activate a version with another limit; False where another bank has taken over meanwhile."""
+        with self._saving:
+            machine, before = probation.machine, probation.bank
+            if self._files.active(machine) != before:
+                return False
+            old = Bank.from_bytes(self._files.read(machine, before))
+            bank = probation.bank_of(old, limit, version=new_version(), created_ns=time.time_ns())
+            manifest = {k: v for k, v in self._files.manifest(machine, before).items() if k not in OWN_OF_FILES}
+            manifest |= _born(bank) | {"refined": {"from": before, "limit": limit, "blocks": probation.learnt}}
+            self._files.save(machine, bank.version, data=bank.to_bytes(), manifest=manifest, like=before)
+            self._files.activate(machine, bank.version)
+        return True
+
     def _check(self, bank: Bank, machine: MachineConfig) -> None:
         check(
             bank,
@@ -173,8 +191,7 @@ class BankLibrary:
         kept = {k: r.thinned(keep * r.nbytes // total) if total > keep else r for k, r in recordings.items() if total}
         manifest = {
             "machine": bank.machine,
-            "version": bank.version,
-            "created": datetime.fromtimestamp(bank.created_ns / 1e9, UTC).isoformat(timespec="seconds"),
+            **_born(bank),
             "bundle": bank.bundle_name,
             "bundle_digest": bank.bundle_digest,
             "faults": sorted(k for k in recordings if k != NORMAL),
@@ -182,14 +199,19 @@ class BankLibrary:
             "waveform_bytes_heard": total,
             "report": report.as_dict(),
         }
-        self._files.save(
-            bank.machine, bank.version, data=bank.to_bytes(), manifest=manifest, waveforms=_pack(kept) if keep else None
-        )
-        self._files.activate(bank.machine, bank.version)
+        packed, data = _pack(kept) if keep else None, bank.to_bytes()
+        with self._saving:
+            self._files.save(bank.machine, bank.version, data=data, manifest=manifest, waveforms=packed)
+            self._files.activate(bank.machine, bank.version)
 
     def _recordings(self, machine: str, version: str) -> dict[str, Recording]:
         waveforms = self._files.waveforms(machine, version)
         return {} if waveforms is None else _unpack(waveforms)
+
+
+def _born(bank: Bank) -> dict[str, str]:
+    created = datetime.fromtimestamp(bank.created_ns / 1e9, UTC).isoformat(timespec="seconds")
+    return {"version": bank.version, "created": created}
 
 
 def new_version() -> str:

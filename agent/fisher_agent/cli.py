@@ -93,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true")
     sub = verb("rollback", _rollback, "judge a machine by its previous bank")
     sub.add_argument("--machine", required=True)
+    sub = verb("confirm", _confirm, "end a machine's probation: its limit is good; or call an alarm in it false")
+    sub.add_argument("--machine", required=True)
+    sub.add_argument("--false-alarm", type=int, default=None, metavar="OCCURRENCE", help="this alarm was false; go on")
+    sub.add_argument("--by", default="")
     sub = verb("forget", _forget, "delete every bank of a machine")
     sub.add_argument("--machine", required=True)
     sub = verb("ack", _ack, "acknowledge an alarm")
@@ -263,6 +267,12 @@ def _rollback(arguments: argparse.Namespace) -> None:
     from fisher_agent import operate
 
     print(operate.rollback(_config(arguments), arguments.machine))
+
+
+def _confirm(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    print(operate.confirm(_config(arguments), arguments.machine, false_alarm=arguments.false_alarm, by=arguments.by))
 
 
 def _forget(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from fisher_agent import refining
 from fisher_agent.banks import list_banks
 from fisher_agent.commands import Command, RefusedCommand, parse
 from fisher_agent.config import Config, MachineConfig
@@ -202,6 +203,7 @@ async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
                 "score": m.verdict.score if m.verdict and m.verdict.scored else None,
                 "level": m.level(mono_s=time.monotonic()).name.lower(),
                 "channels": channel_words([m])[m.config.id],
+                "probation": refining.facts(m, now_ns=time.time_ns()),
             }
             for m in agent.machines.values()
         },
@@ -323,6 +325,10 @@ async def _rollback(agent: Agent, request: Request, _say: Say) -> str:
     return f"{machine.id} is judged by bank {version} from the next window on"
 
 
+async def _confirm(agent: Agent, request: Request, _say: Say) -> str:
+    return await refining.confirm(agent, request)
+
+
 async def _forget(agent: Agent, request: Request, _say: Say) -> str:
     machine = agent.config.machine(str(request["machine"]))
     await agent.in_store(agent.parts.banks.forget, machine.id)
@@ -338,5 +344,6 @@ SOCKET_VERBS: dict[str, Callable[[Agent, Request, Say], Awaitable[Any]]] = {
     "banks": _banks,
     "rebuild": _rebuild,
     "rollback": _rollback,
+    "confirm": _confirm,
     "forget": _forget,
 }

@@ -129,6 +129,7 @@ class Calibrated:
     margin_limit: float  # what other days ask for, whatever the budget
     enrolled_limit: float  # as it was first set
     least_apart: int  # grid times between two raises
+    since_s: float = 0.0  # UTC of the enrolment
 
     @property
     def allowed(self) -> float:
@@ -166,19 +167,20 @@ class Calibrated:
         """As a bank stores it: as tensors, which agents from before there were budgets pass over."""
         facts = [
             self.budget.per_h, self.blocks.count, self.blocks.windows, self.blocks.step_s, self.margin_limit,
-            self.enrolled_limit, self.least_apart,
+            self.enrolled_limit, self.least_apart, self.since_s,
         ]  # fmt: skip
         return {"budget.facts": np.asarray(facts, np.float64), "budget.top": self.blocks.top}
 
     @classmethod
     def read(cls, take: Callable[..., NDArray[Any]]) -> "Calibrated":
         """The reverse; `take` checks dtype and shape. BadFile for what no calibration can be."""
-        per_h, count, windows, step_s, margin, enrolled, apart = take("budget.facts", np.float64, 7).tolist()
+        per_h, count, windows, step_s, margin, enrolled, apart, since_s = take("budget.facts", np.float64, 8).tolist()
         top = take("budget.top", np.float64, None)
         counted = len(top) == min(count, KEPT) and windows >= 1 and apart >= 1 and step_s > 0
         if not counted or per_h <= 0 or margin <= 0 or (np.diff(top) > 0).any():
             raise BadFile("the bank's false-alarm budget does not fit together; restore it, roll back, or enrol again")
-        return cls(Budget(per_h), Blocks(int(count), top, int(windows), step_s), margin, enrolled, int(apart))
+        blocks = Blocks(int(count), top, int(windows), step_s)
+        return cls(Budget(per_h), blocks, margin, enrolled, int(apart), since_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ def normal_bank(
     lone = calibrate.independent(spans)
     # Never under 1, so that an alarm always has a channel that is beyond its own limit.
     margin = max(1.0, calibrate.limit(fused, n_independent=len(lone)))
-    calibrated = _calibrated(machine, setup.window, fused, survey.ends_ns[steady], margin=margin)
+    calibrated = _calibrated(setup, fused, survey.ends_ns[steady], margin=margin)
     limit = margin if calibrated is None else calibrated.enrolled_limit
     bank = Bank(
         machine=machine.id,
@@ -254,20 +254,20 @@ def normal_bank(
     return bank, report
 
 
-def _calibrated(
-    machine: MachineConfig, window: WindowConfig, ratios: Doubles, ends_ns: NDArray[np.int64], *, margin: float
-) -> Calibrated | None:
+def _calibrated(setup: Setup, ratios: Doubles, ends_ns: NDArray[np.int64], *, margin: float) -> Calibrated | None:
     """What the machine's limit rests on, from its ratios (m,) at grid times (m,); None where no alarm could come."""
-    alarm = machine.alarm
-    step_s = float(np.median(np.diff(ends_ns))) / 1e9
-    memory_s = max(window.memory_s(c) for c in machine.channels)
-    windows = exceedance.block_windows(memory_s=memory_s, step_s=step_s, m=alarm.on_delay_windows)
+    alarm = setup.machine.alarm
     n = m = alarm.on_delay_windows
+    step_s = float(np.median(np.diff(ends_ns))) / 1e9
+    memory_s = max(setup.window.memory_s(c) for c in setup.machine.channels)
+    windows = exceedance.block_windows(memory_s=memory_s, step_s=step_s, m=m)
     blocks = exceedance.cut(ratios, n=n, m=m, windows=windows, step_s=step_s)
     if not blocks.count:
         return None
-    apart = alarm.on_delay_windows + alarm.off_delay_windows
-    found = Calibrated(alarm.budget, blocks, margin, enrolled_limit=margin, least_apart=apart)
+    found = Calibrated(
+        alarm.budget, blocks, margin, enrolled_limit=margin, least_apart=m + alarm.off_delay_windows,
+        since_s=setup.created_ns / 1e9,
+    )  # fmt: skip
     return replace(found, enrolled_limit=found.limit())
 
 

@@ -10,6 +10,7 @@ from fisher_agent.alarms import MachineAlarms, Transition
 from fisher_agent.codes import Level, Status
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.gather import Gatherer
+from fisher_agent.probation import Probation
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Verdict
 
 LEVEL_HOLD_S = 5.0  # HMIs sample about once in 3 s: a level that was shown for less may never be seen
@@ -39,6 +40,7 @@ class LiveMachine:
         self.config = machine
         self.alarms = alarms
         self.gatherer = Gatherer(machine, config.window)
+        self.probation: Probation | None = None
         self.verdict: Verdict | None = None
         self.verdicts = 0
         self._hearing = {
@@ -82,7 +84,10 @@ class LiveMachine:
         for reading in verdict.readings:
             self._hearing[reading.channel].reading = reading
             self._hearing[reading.channel].absent = 0
-        return self.alarms.verdict(verdict, fault_code=fault_code)
+        transitions = self.alarms.verdict(verdict, fault_code=fault_code)
+        if self.probation is not None:
+            self.probation = self.probation.take(verdict, self.alarms.anomaly)
+        return transitions
 
     @property
     def judged_ns(self) -> int:
