@@ -203,7 +203,7 @@ async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
                 "score": m.verdict.score if m.verdict and m.verdict.scored else None,
                 "level": m.level(mono_s=time.monotonic()).name.lower(),
                 "channels": channel_words([m])[m.config.id],
-                "probation": refining.facts(m, now_ns=time.time_ns()),
+                "probation": refining.facts(agent, m, now_ns=time.time_ns()),
             }
             for m in agent.machines.values()
         },

@@ -66,9 +66,11 @@ async def confirm(agent: Agent, request: Mapping[str, Any]) -> str:
     return f"probation of {machine.id} is over; its limit is {live.probation.limit:.3g} (bank {live.probation.bank})"
 
 
-def facts(live: LiveMachine, *, now_ns: int) -> dict[str, Any]:
-    """What `status` tells of a machine's probation: `words`, and `Probation.facts` where there ever was one."""
-    if live.probation is None:
+def facts(agent: Agent, live: LiveMachine, *, now_ns: int) -> dict[str, Any]:
+    """What `status` tells of a machine's probation: `words`, and `Probation.facts` of the bank that judges now."""
+    judge = agent.pipeline.judges.get(live.config.id)
+    version = judge.bank.version if judge is not None and judge.bank is not None else ""
+    if live.probation is None or live.probation.bank != version:
         return {"words": "", "active": False}
     found = live.probation.facts(now_ns)
     return {"words": words(found), **found}
