@@ -26,9 +26,9 @@ Doubles = NDArray[np.float64]
 KEPT = 2048
 """Largest maxima that are kept: enough for 1 per 10 minutes over a week (1008), and for every tail."""
 TAIL_SHARE, TAIL_LEAST, TAIL_MOST = 0.2, 10, 100
-TAIL_CONFIDENCE = 0.9
-HIGHEST = 2.0
-"""Over the limit by margin: beyond it a tail says more of how little was seen than of the machine."""
+TAIL_CONFIDENCE = 0.95
+HIGHEST = 1.25
+"""Over the limit by margin: a tail of few blocks would ask for any limit, and a fault would have to be as large."""
 LOOSEST = 1.25  # over the limit that was enrolled: what may creep in, slowly, while learning goes on
 
 
@@ -141,10 +141,10 @@ class Calibrated:
         """Whether the budget follows from what was seen, without a tail."""
         return self.allowed * (1 + self.blocks.count) >= 1
 
-    def limit(self) -> float:
+    def limit(self, *, highest: float | None = None) -> float:
         """Of the largest channel ratio: what the budget asks for, never under the margin and never far over it."""
         wanted = self.blocks.quantile(self.allowed) if self.supported else self.blocks.extrapolated(self.allowed)
-        return max(self.margin_limit, min(wanted, HIGHEST * self.margin_limit))
+        return max(self.margin_limit, min(wanted, highest or HIGHEST * self.margin_limit))
 
     def expected_per_h(self, limit: float) -> float:
         """Raises in an hour of running at this limit, as far as they can be told."""

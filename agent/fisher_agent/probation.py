@@ -167,8 +167,7 @@ class Probation:
         Never under 1, nor under the margin; never more than a quarter over what was enrolled; and not lower than it is
         while anything was left out.
         """
-        highest = LOOSEST * self.calibrated.enrolled_limit
-        limit = max(1.0, self.calibrated.margin_limit, min(self.calibrated.limit(), highest))
+        limit = max(1.0, self.calibrated.limit(highest=LOOSEST * self.calibrated.enrolled_limit))
         if self.left_out or self.pending:
             limit = max(limit, self.limit)
         return limit if abs(limit / self.limit - 1) >= WORTH else None

@@ -68,7 +68,7 @@ async def test_after_a_day_the_limit_that_was_learnt_judges_and_the_probation_go
     assert plant.judge.bank.version == before.version
     await refining.refine(plant, plant.live, now_ns=began.refined_ns + DAY_NS)
     after = plant.judge.bank
-    assert after.limit == pytest.approx(min(strange.calibrated.limit(), 1.25 * before.limit))
+    assert after.limit == pytest.approx(strange.calibrated.limit(highest=1.25 * before.limit))
     assert after.limit > 1.01 * before.limit
     assert (plant.live.probation.bank, plant.live.probation.limit) == (after.version, after.limit)
     assert plant.live.probation.learnt == strange.learnt
