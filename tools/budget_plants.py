@@ -7,6 +7,7 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fisher_agent.sources.synthetic import RotatingMachine
 from fisher_agent.stages import Floats, Frame
 
 T0_NS = 1_795_000_000_000_000_000
+FEMTO_GROUP = "FEMTO bearings, healthy part"
 FEMTO = ("1_1", "1_2", "1_5", "2_1", "2_2", "2_6", "3_1", "3_2")
 FEMTO_ENROLLED, FEMTO_HEALTHY = 0.25, 0.6  # of the life
 PUMP_CHANNELS = (
@@ -38,44 +40,30 @@ class Plant:
     window: WindowConfig
     enrolled: Callable[[], Iterable[Frame]]
     judged: Callable[[], Iterable[Frame]]
-    normal_from: float = 0.0  # of what is judged, the share after which it may have failed; 0: all is normal
+    normal_share: float = 1.0  # of what is judged, the first part that counts as healthy
 
 
-def femto(root: Path, *, healthy_only: bool) -> Iterator[Plant]:
-    """Bearings run to failure, 0.1 s every 40 s: the first quarter is enrolled."""
+def femto(root: Path) -> Iterator[Plant]:
+    """Bearings run to failure, 0.1 s every 40 s: the first quarter is enrolled, and up to 60 % counts as healthy."""
     with (root / "femto_bearing" / "manifest.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for name in FEMTO:
         mine = [r for r in rows if r["file"] == f"Bearing{name}_acc.flac"]
-        n, length, period_s = (
-            int(mine[0]["n_segments"]),
-            int(mine[0]["segment_len"]),
-            float(mine[0]["segment_period_s"]),
-        )
-        machine = _machine(
-            f"femto-{name}",
-            [
-                {"id": r["channel"], "kind": "vibration", "unit": "g", "rate_hz": 25600, "capture": "snapshot",
-                 "period_s": period_s}
-                for r in mine
-            ],
-        )  # fmt: skip
-        path = root / "femto_bearing" / f"Bearing{name}_acc.flac"
-        scales = [float(r["scale"]) for r in mine]
-        first, last = round(FEMTO_ENROLLED * n), round(FEMTO_HEALTHY * n) if healthy_only else n
-
-        def snapshots(a: int, b: int, path: Path = path, machine: MachineConfig = machine, scales: list[float] = scales,
-                      length: int = length, period_s: float = period_s) -> Iterator[Frame]:  # fmt: skip
-            stored, rate_hz = soundfile.read(path, start=a * length, stop=b * length, dtype="int16")
-            for k in range(b - a):
-                at_ns = T0_NS + round((a + k) * period_s * 1e9)
-                for column, channel in enumerate(machine.channels):
-                    samples = stored[k * length : (k + 1) * length, column] * np.float32(scales[column])
-                    yield Frame(machine.id, channel.id, at_ns, rate_hz, samples.astype(np.float32))
-
+        period_s = float(mine[0]["segment_period_s"])
+        shared = {"kind": "vibration", "unit": "g", "rate_hz": 25600, "capture": "snapshot", "period_s": period_s}
+        machine = _machine(f"femto-{name}", [{"id": r["channel"], **shared} for r in mine])
+        stored, rate_hz = soundfile.read(root / "femto_bearing" / mine[0]["file"], dtype="int16")
+        snapshots = [
+            Frame(machine.id, channel.id, T0_NS + round(k * period_s * 1e9), rate_hz, samples)
+            for k, part in enumerate(np.split(stored, int(mine[0]["n_segments"])))
+            for channel, column, row in zip(machine.channels, part.T, mine, strict=True)
+            if len(samples := (column * np.float32(row["scale"])).astype(np.float32))
+        ]
+        first = len(machine.channels) * round(FEMTO_ENROLLED * int(mine[0]["n_segments"]))
         yield Plant(
-            f"FEMTO {name}", "FEMTO", machine, WindowConfig(),
-            lambda s=snapshots, f=first: s(0, f), lambda s=snapshots, f=first, e=last: s(f, e),
+            f"FEMTO {name}", FEMTO_GROUP, machine, WindowConfig(), partial(iter, snapshots[:first]),
+            partial(iter, snapshots[first:]),
+            normal_share=(FEMTO_HEALTHY - FEMTO_ENROLLED) / (1 - FEMTO_ENROLLED),
         )  # fmt: skip
 
 
@@ -97,9 +85,11 @@ def rig(root: Path) -> Iterator[Plant]:
                 yield Frame("ims", channel, round(at.timestamp()) * 10**9 + offset_ns, rate_hz, samples)
 
     half = len(files) // 2
-    yield Plant("IMS rig", "IMS", machine, WindowConfig(), lambda: frames(files[:half]), lambda: frames(files[half:]))
     yield Plant(
-        "IMS rig, reversed", "IMS", machine, WindowConfig(), lambda: frames(files[half:]),
+        "IMS rig", "IMS rig", machine, WindowConfig(), lambda: frames(files[:half]), lambda: frames(files[half:])
+    )
+    yield Plant(
+        "IMS rig, reversed", "IMS rig", machine, WindowConfig(), lambda: frames(files[half:]),
         lambda: frames(files[:half], 10**15),
     )  # fmt: skip
 
@@ -116,12 +106,12 @@ def fan(root: Path) -> Iterator[Plant]:
     ]
     for first, then, what in pairs:
         yield Plant(
-            f"fan {what}", "fan", machine, window,
+            f"fan {what}", "ceiling fan", machine, window,
             lambda f=first: _stream(folder / f"{f}.flac", machine, T0_NS),
             lambda f=then: _stream(folder / f"{f}.flac", machine, T0_NS + 10**15),
         )  # fmt: skip
     yield Plant(
-        "fan low, mounted anew", "fan mounted anew", machine, window,
+        "fan low, mounted anew", "ceiling fan, mounted anew", machine, window,
         lambda: _stream(folder / "fan_0_low_0_weight_a.flac", machine, T0_NS),
         lambda: (
             f
@@ -139,11 +129,11 @@ def pump(root: Path) -> Iterator[Plant]:
     for minutes in (10, 60):
         n = minutes * 60
         yield Plant(
-            f"pump, {minutes} min enrolled", f"pump, {minutes} min", machine, WindowConfig(),
+            f"pump, {minutes} min enrolled", f"pump, {minutes} min enrolled", machine, WindowConfig(),
             lambda n=n: _rows(whole[:n], machine, T0_NS), lambda n=n: _rows(whole[n:], machine, T0_NS + n * 10**9),
         )  # fmt: skip
     yield Plant(
-        "pump, other experiments", "pump, other experiments", machine, WindowConfig(),
+        "pump, other experiments", "pump, 60 min enrolled, other days", machine, WindowConfig(),
         lambda: _rows(whole[:3600], machine, T0_NS), lambda: _starts(folder, machine),
     )  # fmt: skip
 

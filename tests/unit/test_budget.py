@@ -64,7 +64,15 @@ def test_a_rate_said_in_words_is_read_as_itself(per_h: float) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(20, "20 s"), (600, "10 min"), (7560, "2.1 h"), (86_400, "24 h"), (30 * 86_400, "30 days"), (1e9, "32 years")],
+    [
+        (20, "20 s"),
+        (99.65, "100 s"),
+        (600, "10 min"),
+        (7560, "2.1 h"),
+        (86_400, "24 h"),
+        (30 * 86_400, "30 days"),
+        (1e9, "32 years"),
+    ],
 )
 def test_durations_are_said_in_a_unit_that_people_use(seconds: float, words: str) -> None:
     assert duration_words(seconds) == words
