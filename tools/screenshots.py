@@ -4,8 +4,7 @@
 
 With --femto the explanation alone is taken, of a bearing's recorded life at a thousand times real time (the recordings
 beside the repository). With --url an agent that runs already is shown instead. A picture of the explanation needs an
-alarm whose evidence was kept; where there is none it is left out, said. Every picture is a PNG of at most 150 kB, of 128
-colours.
+alarm whose evidence was kept; where there is none it is left out, said. Every picture is a PNG of at most 150 kB.
 """
 
 import argparse

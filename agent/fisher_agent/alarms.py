@@ -347,9 +347,9 @@ class MachineAlarms:
     def _count(self, alarm_id: str, *, over: bool, under: bool, t_ms: int) -> None:
         """Between `under` and `over` lies the deadband: it confirms neither."""
         alarm = self._alarms[alarm_id]
-        width = self._config.on_delay_of or self._config.on_delay_windows
+        needed, width = self._config.delay
         before = (alarm.recent << 1) & ((1 << width) - 1)
-        begun = bool(before) if width > self._config.on_delay_windows else bool(alarm.on_count)
+        begun = bool(before) if width > needed else bool(alarm.on_count)
         self._set(
             alarm_id,
             recent=before | over,

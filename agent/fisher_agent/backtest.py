@@ -4,6 +4,7 @@ Stored scores are ratios to the limits of their time. Where two versions differ 
 follow exactly from those of the other; where they differ in windows, only waveforms that were kept can tell.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,11 +30,13 @@ class Past:
 
 
 class Raises:
-    """Counts the alarms that scores raise: so many in a row at the limit raise one, so many under it end it."""
+    """Counts the alarms that scores raise, by the delays and the deadband that `alarms` counts by."""
 
     def __init__(self, alarm: AlarmConfig) -> None:
-        self._on, self._off = alarm.on_delay_windows, alarm.off_delay_windows
-        self._over = self._under = 0
+        self._on, width = alarm.delay
+        self._off, self._cleared_under = alarm.off_delay_windows, 1.0 - alarm.deadband
+        self._recent: deque[bool] = deque(maxlen=width)
+        self._under = 0
         self._active = False
         self.count = 0
         self.scores = 0
@@ -41,15 +44,15 @@ class Raises:
     def take(self, score: float) -> None:
         """The next score, in the order of time."""
         self.scores += 1
-        if score >= 1.0:
-            self._over, self._under = self._over + 1, 0
-        else:
-            self._over, self._under = 0, self._under + 1
-        if not self._active and self._over >= self._on:
+        over = score >= 1.0
+        self._recent.append(over)
+        self._under = 0 if over else self._under + (score < self._cleared_under)
+        if not self._active and over and sum(self._recent) >= self._on:
             self._active = True
             self.count += 1
         elif self._active and self._under >= self._off:
             self._active = False
+            self._recent.clear()
 
 
 def count_raises(scores: Iterable[float], alarm: AlarmConfig) -> int:

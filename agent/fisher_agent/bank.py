@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fisher_agent.calibrate import Doubles
 from fisher_agent.config import ChannelConfig, JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile, BankMismatch
+from fisher_agent.exceedance import Calibrated
 from fisher_agent.stages import Floats
 from fisher_agent.traits import Traits
 
@@ -56,9 +57,7 @@ class ChannelBank:
     octave_db: Floats  # (n, k)
     octave_spread_db: Doubles  # (k,) robust standard deviation over the enrolment
     octave_floor: float  # unit², added to every band before the logarithm
-    centre: Floats | None = (
-        None  # (n_bands * d,), subtracted before comparing; None compares the embeddings as they are
-    )
+    centre: Floats | None = None  # (n_bands * d,), subtracted before comparing; None compares embeddings as they are
     features: Floats = field(default_factory=lambda: NO_FEATURES)  # (n, k)
     feature_centre: Doubles = field(default_factory=lambda: NOWHERE)  # (k,)
     feature_spread: Doubles = field(default_factory=lambda: NOWHERE)  # (k,)
@@ -108,6 +107,7 @@ class Bank:
     calibration: Doubles  # (n,) sorted left-out machine scores of windows that do not overlap
     faults: FaultWindows | None = None
     judged_by: JudgeBy = "both"  # what decides a channel's ratio; see `compare`
+    calibrated: Calibrated | None = None  # what the limit rests on; None of a bank from before there were budgets
 
     def channel(self, channel_id: str) -> ChannelBank:
         """The channel of that id; KeyError where there is none."""
@@ -147,6 +147,7 @@ class Bank:
             channels=tuple(_read_channel(entry, take) for entry in manifest.channels),
             calibration=take("calibration", np.float64, None),
             faults=_read_faults(manifest, take),
+            calibrated=Calibrated.read(take) if "budget.facts" in take.tensors else None,
         )
         if (np.diff(bank.calibration) < 0).any():
             raise BadFile("the bank's calibration scores are not sorted; enrol again")
@@ -293,6 +294,7 @@ def _tensors(bank: Bank) -> dict[str, NDArray[Any]]:
             out[f"fault.{c.channel}.present"] = bank.faults.present[c.channel]
     if bank.faults:
         out["fault.end_ns"] = bank.faults.end_ns
+    out |= bank.calibrated.tensors() if bank.calibrated else {}
     return {name: np.ascontiguousarray(array) for name, array in out.items()}
 
 

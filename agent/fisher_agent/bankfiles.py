@@ -45,20 +45,33 @@ class BankFiles:
                 left.unlink(missing_ok=True)
 
     def save(
-        self, machine: str, version: str, *, data: bytes, manifest: Mapping[str, Any], waveforms: bytes | None = None
+        self,
+        machine: str,
+        version: str,
+        *,
+        data: bytes,
+        manifest: Mapping[str, Any],
+        waveforms: bytes | None = None,
+        like: str | None = None,
     ) -> None:
-        """Write a new version; it is not active yet. BadFile where it exists, Unavailable where the disk refuses."""
+        """Write a new version; it is not active yet. BadFile where it exists, Unavailable where the disk refuses.
+
+        `like` is a version whose waveforms it shares, on the disk too, where it has any.
+        """
         final = self._path(machine, version)
         if final.exists():
             raise BadFile(f"bank {version} of {machine} exists, and versions are immutable; save under another name")
         contents = {BANK: data} if waveforms is None else {BANK: data, WAVEFORMS: waveforms}
-        document = {
+        document: dict[str, Any] = {
             **manifest,
             "version": version,
             "number": 1 + max((n for v in self.versions(machine) if (n := self._number(machine, v)) < LAST), default=0),
             "created_ms": time.time_ns() // 1_000_000,
             "files": {name: {"sha256": _digest(body), "bytes": len(body)} for name, body in contents.items()},
         }
+        shared = self.manifest(machine, like)["files"].get(WAVEFORMS) if like else None
+        if shared is not None:
+            document["files"][WAVEFORMS] = shared
         contents[MANIFEST] = json.dumps(document, indent=1, ensure_ascii=False).encode()
         draft = final.with_name(f".{version}.draft")
         try:
@@ -66,6 +79,8 @@ class BankFiles:
             draft.mkdir(mode=0o750, parents=True)
             for name, body in contents.items():
                 _write(draft / name, body)
+            if like and shared is not None:
+                (draft / WAVEFORMS).hardlink_to(self._path(machine, like) / WAVEFORMS)
             _sync(draft)
             draft.rename(final)
             _sync(final.parent)

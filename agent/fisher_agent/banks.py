@@ -4,6 +4,7 @@ Blocking: the daemon calls it outside the event loop. Versions are immutable; th
 """
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from fisher_agent.machinejudge import MachineJudge
 from fisher_agent.modeconfig import DEFAULT_MODE, UNKNOWN_MODE
 from fisher_agent.modelearning import learn_fault, learn_modes, rebuild
 from fisher_agent.pipeline import Pipeline
+from fisher_agent.probation import Probation
 from fisher_agent.split import split
 from fisher_agent.stages import Embedder
 from fisher_agent.stats import Stats
@@ -39,6 +41,7 @@ PastOf = Callable[[str, int], Iterator[Past]]  # machine, since (ns)
 Activate = Literal["now", "later", "never"]
 NORMAL = ""  # the label of recordings of normal running in the default mode
 OF_MODE = "@"  # begins the labels of other modes; no fault class has it
+OWN_OF_FILES = frozenset({"files", "number", "created_ms"})  # what `BankFiles` writes into a manifest by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class BankLibrary:
         self._files = files
         self._engine = engine
         self._past = past
+        self._saving = threading.Lock()  # an enrolment and a refined limit come from different threads
 
     def reconfigure(self, config: Config) -> None:
         """Go on under another configuration of the machines."""
@@ -270,6 +274,23 @@ class BankLibrary:
             self._files.activate(machine.id, version)
         return version, sentences
 
+    def refine(self, probation: Probation, limit: float) -> bool:
+        """Make and activate a version with another limit; False where another bank has taken over meanwhile."""
+        with self._saving:
+            machine, before = probation.machine, probation.bank
+            if self._files.active(machine) != before:
+                return False
+            old = BankSet.from_bytes(self._files.read(machine, before))
+            if len(old.banks) > 1:
+                return False  # each mode has its own limit, and one machine's maxima do not tell them apart
+            refined = probation.bank_of(old.banks[0], limit, version=new_version(), created_ns=time.time_ns())
+            bank = BankSet((refined,))
+            manifest = {k: v for k, v in self._files.manifest(machine, before).items() if k not in OWN_OF_FILES}
+            manifest |= _born(bank) | {"refined": {"from": before, "limit": limit, "blocks": probation.learnt}}
+            self._files.save(machine, bank.version, data=bank.to_bytes(), manifest=manifest, like=before)
+            self._files.activate(machine, bank.version)
+        return True
+
     def _check(self, bank: BankSet, machine: MachineConfig) -> None:
         bank.check(
             bundle_digest=self._engine.bundle.digest,
@@ -293,8 +314,7 @@ class BankLibrary:
         kept = {k: r.thinned(keep * r.nbytes // total) if total > keep else r for k, r in recordings.items() if total}
         manifest = {
             "machine": bank.machine,
-            "version": bank.version,
-            "created": datetime.fromtimestamp(bank.created_ns / 1e9, UTC).isoformat(timespec="seconds"),
+            **_born(bank),
             "bundle": bank.banks[0].bundle_name,
             "bundle_digest": bank.banks[0].bundle_digest,
             "modes": list(bank.modes),
@@ -304,11 +324,11 @@ class BankLibrary:
             "report": report.as_dict() if report else {},
             WAITS: not activate,
         }
-        self._files.save(
-            bank.machine, bank.version, data=bank.to_bytes(), manifest=manifest, waveforms=_pack(kept) if keep else None
-        )
-        if activate:
-            self._files.activate(bank.machine, bank.version)
+        packed, data = _pack(kept) if keep else None, bank.to_bytes()
+        with self._saving:
+            self._files.save(bank.machine, bank.version, data=data, manifest=manifest, waveforms=packed)
+            if activate:
+                self._files.activate(bank.machine, bank.version)
 
     def _recordings(self, machine: str, bank: BankSet) -> dict[str, Recording]:
         """What was kept with a version: by label, those of modes and those of faults."""
@@ -340,6 +360,11 @@ def _configured(bank: BankSet | None, machine: MachineConfig) -> BankSet | None:
         return bank
     kept = tuple(b for b in bank if b.mode in names)
     return BankSet(kept) if kept else None
+
+
+def _born(bank: BankSet) -> dict[str, str]:
+    created = datetime.fromtimestamp(bank.created_ns / 1e9, UTC).isoformat(timespec="seconds")
+    return {"version": bank.version, "created": created}
 
 
 def new_version() -> str:

@@ -110,6 +110,10 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("rollback", _rollback, "judge a machine by its previous bank")
     sub.add_argument("--machine", required=True)
     sub.add_argument("--dry-run", action="store_true", help="only say what the back-test says")
+    sub = verb("confirm", _confirm, "end a machine's probation: its limit is good; or call an alarm in it false")
+    sub.add_argument("--machine", required=True)
+    sub.add_argument("--false-alarm", type=int, default=None, metavar="OCCURRENCE", help="this alarm was false; go on")
+    sub.add_argument("--by", default="")
     sub = verb("forget", _forget, "delete every bank of a machine")
     sub.add_argument("--machine", required=True)
     for name, text in (
@@ -314,6 +318,12 @@ def _rollback(arguments: argparse.Namespace) -> None:
     from fisher_agent import operate
 
     print(operate.rollback(_config(arguments), arguments.machine, dry_run=arguments.dry_run))
+
+
+def _confirm(arguments: argparse.Namespace) -> None:
+    from fisher_agent import operate
+
+    print(operate.confirm(_config(arguments), arguments.machine, false_alarm=arguments.false_alarm, by=arguments.by))
 
 
 def _forget(arguments: argparse.Namespace) -> None:

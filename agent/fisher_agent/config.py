@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from fisher_agent import budget
 from fisher_agent.configtypes import Id, Positive, Strict
 from fisher_agent.errors import ConfigError
 from fisher_agent.modeconfig import ModeConfig
@@ -64,6 +65,12 @@ class WindowConfig(Strict):
     def kept_samples(self, channel: "ChannelConfig") -> int:
         """How many of its last samples make a window of a sparse channel."""
         return max(1, round(max(self.length_s, SPARSE_S) * channel.rate_hz))
+
+    def memory_s(self, channel: "ChannelConfig") -> float:
+        """How far back a verdict looks on a channel: what two of them share, neither decides alone."""
+        if self.sparse(channel):
+            return self.kept_samples(channel) / channel.rate_hz
+        return self.length_s if channel.period_s is None else channel.period_s
 
     def hold_ns(self, channel: "ChannelConfig") -> int:
         """For how long, in event time, the last window of a channel that is held stays part of the verdicts."""
@@ -241,6 +248,8 @@ class ChannelConfig(Strict):
 class AlarmConfig(Strict):
     """When an alarm is raised, held, cleared, and called again; delays are in windows."""
 
+    false_alarms: str = budget.DEFAULT  # of one machine, in an operator's words
+    probation_days: Annotated[float, Field(ge=0, le=365)] = 7.0  # of learning on after an enrolment; 0: none
     on_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 3  # so many at or over the limit raise it
     on_delay_of: Annotated[int, Field(ge=1, le=1000)] | None = None  # out of the latest so many; None: in a row
     off_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 5  # so many under the deadband clear it
@@ -251,6 +260,22 @@ class AlarmConfig(Strict):
     max_shelve_h: Annotated[float, Field(gt=0, le=8760)] = 24.0
     suppress_when_stopped: bool = True  # alarms that nothing can raise while the machine stands say so
     priority: Annotated[int, Field(ge=1, le=4)] = 2  # of `anomaly`; 1 is the highest
+
+    @field_validator("false_alarms")
+    @classmethod
+    def _false_alarms(cls, words: str) -> str:
+        budget.parse(words)
+        return words
+
+    @property
+    def budget(self) -> budget.Budget:
+        """What `false_alarms` means."""
+        return budget.parse(self.false_alarms)
+
+    @property
+    def delay(self) -> tuple[int, int]:
+        """(n, m): n of the latest m verdicts at or over the limit raise it."""
+        return self.on_delay_windows, self.on_delay_of or self.on_delay_windows
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from fisher_agent import refining
 from fisher_agent.alarmobject import alarm_row, listed
 from fisher_agent.banks import list_banks
 from fisher_agent.commands import Command, said
@@ -116,6 +117,7 @@ async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
                 "maintenance_until_ms": m.maintenance_until_ms,
                 "offer": m.offer,
                 **drift_facts(m.drift),
+                "probation": refining.facts(agent, m, now_ns=time.time_ns()),
             }
             for m in agent.machines.values()
         },
@@ -213,6 +215,10 @@ async def _rename(agent: Agent, request: Request, _say: Say) -> str:
     return f"bank {bank.version} of {machine.id} has the modes {', '.join(bank.modes)}"
 
 
+async def _confirm(agent: Agent, request: Request, _say: Say) -> str:
+    return await refining.confirm(agent, request)
+
+
 async def _forget(agent: Agent, request: Request, _say: Say) -> str:
     machine = agent.config.machine(str(request["machine"]))
     await agent.in_store(agent.parts.banks.forget, machine.id)
@@ -230,5 +236,6 @@ SOCKET_VERBS: dict[str, Callable[[Agent, Request, Say], Awaitable[Any]]] = {
     "rollback": _rollback,
     "accept": _accept,
     "rename": _rename,
+    "confirm": _confirm,
     "forget": _forget,
 }

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fisher_agent import calibrate
+from fisher_agent import calibrate, exceedance
 from fisher_agent.bank import Bank, ChannelBank
 from fisher_agent.calibrate import Doubles, Spans
 from fisher_agent.compare import Distances, Enrolled
 from fisher_agent.config import SPARSE_BELOW, ChannelConfig, JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.coreset import coreset
 from fisher_agent.errors import NotLearnt
+from fisher_agent.exceedance import Calibrated
 from fisher_agent.features import Scale, features
 from fisher_agent.indicators import measure, third_octave_levels, third_octaves
 from fisher_agent.learnt import ChannelReport, Report
@@ -232,7 +233,9 @@ def normal_bank(
     fused = np.nanmax(ratios, axis=0)  # a steady moment has a usable window, or it would not have run
     lone = calibrate.independent(spans)
     # Never under 1, so that an alarm always has a channel that is beyond its own limit.
-    limit = max(1.0, calibrate.limit(fused, n_independent=len(lone)))
+    margin = max(1.0, calibrate.limit(fused, n_independent=len(lone)))
+    calibrated = _calibrated(setup, fused, survey.ends_ns[steady], margin=margin)
+    limit = margin if calibrated is None else calibrated.enrolled_limit
     bank = Bank(
         machine=machine.id,
         version=setup.version,
@@ -247,6 +250,7 @@ def normal_bank(
         limit=limit,
         calibration=np.sort(fused[lone] / limit),
         judged_by=setup.judge_by,
+        calibrated=calibrated,
     )
     report = Report(
         machine=machine.id,
@@ -260,8 +264,26 @@ def normal_bank(
         limit=limit,
         channels=tuple(reports),
         too_little=tuple(_too_little(len(lone), reports, setup.window)),
+        promise=calibrated.promise(limit) if calibrated else None,
     )
     return bank, report
+
+
+def _calibrated(setup: Setup, ratios: Doubles, ends_ns: NDArray[np.int64], *, margin: float) -> Calibrated | None:
+    """What the machine's limit rests on, from its ratios (m,) at grid times (m,); None where no alarm could come."""
+    alarm = setup.machine.alarm
+    n, m = alarm.delay
+    step_s = float(np.median(np.diff(ends_ns))) / 1e9
+    memory_s = max(setup.window.memory_s(c) for c in setup.machine.channels)
+    windows = exceedance.block_windows(memory_s=memory_s, step_s=step_s, m=m)
+    blocks = exceedance.cut(ratios, n=n, m=m, windows=windows, step_s=step_s)
+    if not blocks.count:
+        return None
+    found = Calibrated(
+        alarm.budget, blocks, margin, enrolled_limit=margin, least_apart=m + alarm.off_delay_windows,
+        since_s=setup.created_ns / 1e9,
+    )  # fmt: skip
+    return replace(found, enrolled_limit=found.limit())
 
 
 def channel_report(

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fisher_agent.exceedance import Promise
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelReport:
@@ -40,6 +42,7 @@ class Report:
     limit: float  # of the largest channel ratio
     channels: tuple[ChannelReport, ...]
     too_little: tuple[str, ...]
+    promise: Promise | None = None  # of false alarms; None for a fault
 
     def lines(self) -> list[str]:
         """As a person reads it."""
@@ -47,7 +50,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON carries it."""
-        return asdict(self)
+        return asdict(self) | {"false_alarms": self.promise.sentence if self.promise else ""}
 
     def _lines(self) -> Iterator[str]:
         what = f"fault {self.fault}" if self.fault else f"normal running, mode {self.mode}"
@@ -69,5 +72,7 @@ class Report:
                     else ", of indicators alone"
                 )
             )
+        if self.promise:
+            yield f"  false alarms: {self.promise.sentence}"
         for sentence in self.too_little:
             yield f"  note: {sentence}"

@@ -14,12 +14,14 @@ from typing import Any
 import structlog
 
 from fisher_agent.alarmobject import alarm_object
+from fisher_agent.bankset import BankSet
 from fisher_agent.board import Board
 from fisher_agent.codes import UNKNOWN_FAULT, UNKNOWN_FAULT_CODE, Level
-from fisher_agent.errors import Unavailable
+from fisher_agent.errors import BadFile, Unavailable
 from fisher_agent.lifecycle import RAISES, Alarm, Transition
 from fisher_agent.live import LiveMachine
 from fisher_agent.performance import DAY_MS, Performance
+from fisher_agent.probation import Probation, follow
 from fisher_agent.report import (
     MS,
     Names,
@@ -72,6 +74,8 @@ class Ledger:
         self._points: list[Point] = []
         self._scores: list[Score] = []
         self._shares = ShareLog()
+        self._on_probation: dict[str, LiveMachine] = {}  # those that learnt since the last flush
+        self._tops: dict[str, bytes] = {}  # the largest maxima that are on the disk
         self._unsaved: deque[tuple[partial[None], int]] = deque()
         self._unsaved_points = 0
 
@@ -97,10 +101,12 @@ class Ledger:
     async def verdict(self, live: LiveMachine, verdict: Verdict, *, latency_ms: float, mono_s: float) -> None:
         """One verdict: its points, its state, and whatever transition it caused. Call `flush` after a batch."""
         code = await self._fault_code(verdict.machine, verdict.fault)
-        severe = live.alarms.anomaly.severe
+        severe, probation = live.alarms.anomaly.severe, live.probation
         transitions = live.judged(verdict, fault_code=code)
         live.judged_s = mono_s
         self._shares.add(verdict)
+        if live.probation is not probation:
+            self._on_probation[verdict.machine] = live
         level = live.level(mono_s=mono_s)
         self._points += verdict_points(
             self.names,
@@ -136,6 +142,30 @@ class Ledger:
             score = f"{verdict.score:.6g}".encode()
             self._board.say(Message(self.names.machine(verdict.machine, "score"), score, qos=0))
         self.show_level(live, level)
+
+    async def judged_with(self, live: LiveMachine | None, bank: BankSet | None) -> None:
+        """A bank was loaded: its machine's probation begins, goes on or ends."""
+        if live is None:
+            return
+        machine = live.config.id
+        if live.probation is None and (kept := await self._in_store(self._store.probation, machine)):
+            try:
+                live.probation = Probation.restore(*kept)
+            except BadFile as error:  # it begins anew with the bank, which holds what was learnt until yesterday
+                log.error("probation_unreadable", machine=machine, error=str(error))
+        if bank is not None and len(bank.banks) > 1:
+            live.probation = None  # limits of several modes are not refined: the maxima do not tell them apart
+        else:
+            live.probation = follow(live.probation, bank.banks[0] if bank else None, live.config.alarm)
+        await self.keep_probation(live)
+
+    async def keep_probation(self, live: LiveMachine) -> None:
+        """Write down how far a machine's probation is."""
+        machine, now = live.config.id, live.probation
+        top = now.top if now else None
+        changed = top if top != self._tops.get(machine) else None
+        self._tops[machine] = top or b""
+        await self._save(partial(self._store.save_probation, machine, now.body if now else None, changed), 0)
 
     def show_level(self, live: LiveMachine, level: Level) -> None:
         """Show the level and the word of each channel."""
@@ -210,6 +240,9 @@ class Ledger:
             await self._save(partial(self._store.add_scores, scores), 0)
         if shares := self._shares.finished():
             await self._save(partial(self._store.add_shares, shares), 0)
+        learning, self._on_probation = self._on_probation, {}
+        for live in learning.values():
+            await self.keep_probation(live)
 
     async def retry(self) -> None:
         """Try what the disk did not take, oldest first."""

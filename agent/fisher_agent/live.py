@@ -15,6 +15,7 @@ from fisher_agent.feed import Feed
 from fisher_agent.gather import Gatherer
 from fisher_agent.lifecycle import SENSOR, Transition
 from fisher_agent.modes import Told
+from fisher_agent.probation import Probation
 from fisher_agent.sensor import FINE, Finding
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Tag, Verdict
 from fisher_agent.waveforms import Recording
@@ -64,6 +65,7 @@ class LiveMachine:
         self.offer = ""  # what came of the latest maintenance, for an operator
         self.drift: tuple[ModeDrift, ...] = ()  # of its normal state, as of the latest look
         self._window = config.window
+        self.probation: Probation | None = None
         self.verdict: Verdict | None = None
         self.verdicts = 0
         self.judged_s = mono_s  # monotonic, when the latest verdict came
@@ -131,7 +133,10 @@ class LiveMachine:
             hearing = self._hearing[reading.channel]
             hearing.reading, hearing.absent = reading, 0
             hearing.windows.take(_of_window(reading, hearing, running=verdict.running), t_s=verdict.t_ns / 1e9)
-        return self.alarms.verdict(verdict, fault_code=fault_code)
+        transitions = self.alarms.verdict(verdict, fault_code=fault_code)
+        if self.probation is not None:
+            self.probation = self.probation.take(verdict, self.alarms.anomaly)
+        return transitions
 
     @property
     def judged_ns(self) -> int:

@@ -192,17 +192,28 @@ def score_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def machines(config: Config) -> list[dict[str, Any]]:
-    """Each machine with its channels and its active bank."""
+    """Each machine with its channels, its active bank and, from a running daemon, its probation in words."""
     files = app.bank_files(config)
+    known: dict[str, Any] = {}
+    with suppress(Unavailable):
+        known = client.ask(config, "status")["machines"]
     return [
-        {"machine": m.id, "channels": [c.id for c in m.channels], "bank": files.active(m.id) or ""}
+        {
+            "machine": m.id,
+            "channels": [c.id for c in m.channels],
+            "bank": files.active(m.id) or "",
+            "probation": known.get(m.id, {}).get("probation", {}).get("words", ""),
+        }
         for m in config.machines
     ]
 
 
 def machine_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """One line per machine."""
-    return [f"{r['machine']}  {', '.join(r['channels'])}  {r['bank'] or 'not enrolled'}" for r in rows]
+    return [
+        "  ".join(filter(None, (r["machine"], ", ".join(r["channels"]), r["bank"] or "not enrolled", r["probation"])))
+        for r in rows
+    ]
 
 
 def status(config: Config) -> dict[str, Any]:
@@ -230,7 +241,8 @@ def status_lines(document: dict[str, Any]) -> list[str]:
         state = "not enrolled" if not m["enrolled"] else ("running" if m["running"] else "not running")
         channels = ", ".join(f"{c} {s}" for c, s in m["channels"].items())
         mode = f"  mode {m['mode']}" if m.get("mode") not in (None, "", DEFAULT_MODE) else ""
-        lines.append(f"{name}  {m['level']}  score {score}  {state}{mode}  ({channels})")
+        probation = f"  {m['probation']['words']}" if m["probation"]["words"] else ""
+        lines.append(f"{name}  {m['level']}  score {score}  {state}{mode}{probation}  ({channels})")
         if m.get("maintenance_until_ms"):
             lines.append(f"  in maintenance until {_clock(m['maintenance_until_ms'])}")
         lines += [f"  {m[key]}" for key in ("drift_text", "offer") if m.get(key)]
@@ -430,6 +442,13 @@ def rename(config: Config, machine_id: str, names: Mapping[str, str]) -> str:
     with _library(config) as library:
         bank = library.rename(machine, names)
     return f"bank {bank.version} of {machine_id} has the modes {', '.join(bank.modes)}"
+
+
+def confirm(config: Config, machine_id: str, *, false_alarm: int | None, by: str) -> str:
+    """End a machine's probation, or call one of its alarms false."""
+    config.machine(machine_id)
+    answer: str = client.ask(config, "confirm", machine=machine_id, false_alarm=false_alarm, by=by)
+    return answer
 
 
 def forget(config: Config, machine_id: str) -> str:

@@ -174,7 +174,7 @@ class Recorder:
     def _kept_ns(self, machine: MachineConfig) -> dict[str, int]:
         """How much of each channel is remembered: a raise looks back over its on-delay, and a held value over more."""
         window, alarm = self._config.window, machine.alarm
-        back_s = self._settings.before_s + alarm.on_delay_windows * window.hop_s + 2 * window.length_s
+        back_s = self._settings.before_s + alarm.delay[1] * window.hop_s + 2 * window.length_s
         back_ns = round((back_s + window.lateness_s + SLACK_S) * SECOND_NS)
         return {c.id: back_ns + window.hold_ns(c) for c in machine.channels}
 

@@ -129,6 +129,7 @@ class Agent:
         bank, problem = await self.in_store(self.library.load, self.config.machine(machine))
         judge = self.library.judge(self.config.machine(machine), bank)
         await self.in_compute(self.pipeline.judges.__setitem__, machine, judge)
+        await self.ledger.judged_with(self.machines.get(machine), bank)
         self.bank_problems.pop(machine, None)
         if problem:
             self.bank_problems[machine] = problem

@@ -6,6 +6,7 @@ does), alarms with FULL. Behind it stand `outbox.Outbox` (rows and their counter
 The bank files beside the database are `bankfiles`; a store that is open is the right to write them.
 """
 
+import base64
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -336,6 +337,20 @@ class Store:
         """Store a word."""
         with self._writing(self._alarms) as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def probation(self, machine: str) -> tuple[str, bytes] | None:
+        """What `save_probation` kept; None where there is none."""
+        body, top = self.meta(f"probation/{machine}"), self.meta(f"probation-top/{machine}")
+        return None if body is None or top is None else (body, base64.b64decode(top))
+
+    def save_probation(self, machine: str, body: str | None, top: bytes | None) -> None:
+        """Keep how far a machine's probation is; a `top` of None leaves the one before, a `body` of None ends both."""
+        rows = [("probation", body), ("probation-top", None if top is None else base64.b64encode(top).decode())]
+        with self._writing(self._points) as db:
+            if body is None:
+                db.executemany("DELETE FROM meta WHERE key = ?", [(f"{name}/{machine}",) for name, _ in rows])
+            kept = [(f"{name}/{machine}", value) for name, value in rows if value is not None]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", kept)
 
     # How.
 

@@ -99,7 +99,9 @@ def test_banks_are_listed_rebuilt_rolled_back_and_forgotten(tmp_path: Path, enro
         assert f"{MACHINE}  {first['version']} (active)" in says(config, "banks")
         later = record(tmp_path / "later.npz", seconds=6, start_s=60)
         scores = [r["score"] for r in call_json(config, "score", "--machine", MACHINE, later)]
-        assert call_json(config, "machines") == [{"machine": MACHINE, "channels": ["vib"], "bank": first["version"]}]
+        (row,) = call_json(config, "machines")
+        assert (row["machine"], row["channels"], row["bank"]) == (MACHINE, ["vib"], first["version"])
+        assert row["probation"] == ("probation, 7.0 days left" if daemon else "")
         assert "nothing to roll back to" in says(config, "rollback", "--machine", MACHINE, code=2)
 
         assert "is judged by v" in says(config, "banks", "rebuild")

@@ -34,9 +34,14 @@ DAY_NS = 86_400 * 10**9
 # Counting
 
 
-@given(st.lists(st.sampled_from([0.5, 1.0, 3.0]), max_size=60), st.integers(1, 4), st.integers(1, 4))
-def test_raises_are_counted_as_the_alarm_counts_them(scores: list[float], on: int, off: int) -> None:
-    config = AlarmConfig(on_delay_windows=on, off_delay_windows=off)
+@given(
+    st.lists(st.sampled_from([0.5, 0.97, 1.0, 3.0]), max_size=60),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.integers(1, 4),
+)
+def test_raises_are_counted_as_the_alarm_counts_them(scores: list[float], on: int, more: int, off: int) -> None:
+    config = AlarmConfig(on_delay_windows=on, on_delay_of=on + more, off_delay_windows=off)
     alarms = MachineAlarms("press-07", ["vib"], config)
     for n, score in enumerate(scores):
         verdict = Verdict(

@@ -1,0 +1,129 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fakes import running
+from fisher_agent import refining
+from fisher_agent.alarms import MachineAlarms
+from fisher_agent.board import Board
+from fisher_agent.detect import Judge
+from fisher_agent.ledger import Ledger, Model
+from fisher_agent.live import LiveMachine
+from fisher_agent.probation import DAY_NS, OVER
+from fisher_agent.report import Names
+from fisher_agent.stats import Stats
+from fisher_agent.store import Store
+from unit.test_probation import ALARM, MACHINE, library
+
+
+class Plant:
+    """The parts of the daemon that refining a limit touches: library, ledger, store and one live machine."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.library, self.files = library(folder)
+        self.config = self.library._config
+        self.ledger = Ledger(
+            Names.of(self.config), store, self.in_store, board=Board(), stats=Stats(),
+            model=Model("fake", "b", "trained", "fake", "f32", "CPU"),
+        )  # fmt: skip
+        self.pipeline = SimpleNamespace(judges={})
+        alarms = MachineAlarms("press-07", ["vib", "amp"], ALARM)
+        self.live = LiveMachine(MACHINE, self.config, alarms, mono_s=0.0)
+        self.machines = {"press-07": self.live}
+
+    async def in_store(self, function: Callable[..., Any], *values: Any, **keys: Any) -> Any:
+        return function(*values, **keys)
+
+    async def use_bank(self, machine: str) -> None:
+        bank, problem = self.library.load(MACHINE)
+        assert problem == ""
+        self.pipeline.judges[machine] = self.library.judge(MACHINE, bank)
+        await self.ledger.judged_with(self.live, bank)
+
+    @property
+    def judge(self) -> Judge:
+        judge: Judge = self.pipeline.judges["press-07"]
+        return judge
+
+
+@pytest.fixture
+async def plant(tmp_path: Path) -> Any:
+    with Store.open(tmp_path / "state", max_outbox_bytes=10**6) as store:
+        plant = Plant(tmp_path, store)
+        plant.library.learn(MACHINE, running(seconds=30))
+        await plant.use_bank("press-07")
+        yield plant
+
+
+async def test_after_a_day_the_limit_that_was_learnt_judges_and_the_probation_goes_on_with_it(plant: Any) -> None:
+    before = plant.judge.bank
+    began = plant.live.probation
+    strange = began._learning([1.2 * before.limit] * 3)  # as if an operator had called an alarm false
+    plant.live.probation = strange
+    await refining.refine(plant, plant.live, now_ns=began.refined_ns + DAY_NS - 1)
+    assert plant.judge.bank.version == before.version
+    await refining.refine(plant, plant.live, now_ns=began.refined_ns + DAY_NS)
+    after = plant.judge.bank
+    assert after.limit == pytest.approx(strange.calibrated.limit(highest=1.25 * before.limit))
+    assert after.limit > 1.01 * before.limit
+    assert (plant.live.probation.bank, plant.live.probation.limit) == (after.version, after.limit)
+    assert plant.live.probation.learnt == strange.learnt
+    assert refining.facts(plant, plant.live, now_ns=began.refined_ns)["words"] == "probation, 7.0 days left"
+    # A second look on the same day makes no version; what was written is what goes on.
+    await refining.refine(plant, plant.live, now_ns=began.refined_ns + DAY_NS + 10**9)
+    assert plant.judge.bank.version == after.version
+    body, now = plant.live.probation.body, plant.live
+    now.probation = None
+    await plant.ledger.judged_with(now, after)
+    assert now.probation is not None
+    assert now.probation.body == body
+
+
+async def test_when_its_days_are_over_it_is_settled_and_says_nothing_more(plant: Any) -> None:
+    end_ns = plant.live.probation.ends_ns
+    await refining.refine(plant, plant.live, now_ns=end_ns)
+    assert (plant.live.probation.ended, plant.live.probation.settled) == (OVER, True)
+    assert refining.facts(plant, plant.live, now_ns=end_ns)["words"] == ""
+    versions = plant.files.versions("press-07")
+    await refining.refine(plant, plant.live, now_ns=end_ns + 9 * DAY_NS)
+    assert plant.files.versions("press-07") == versions
+
+
+async def test_a_rollback_ends_it_and_nothing_is_made_anew(plant: Any) -> None:
+    began = plant.live.probation
+    plant.live.probation = began._learning([1.2 * began.limit] * 3)
+    await refining.refine(plant, plant.live, now_ns=began.refined_ns + DAY_NS)
+    first = plant.files.rollback("press-07")
+    await plant.use_bank("press-07")
+    assert (first, plant.live.probation.ended) == (began.bank, "an older bank judges")
+    await refining.refine(plant, plant.live, now_ns=began.refined_ns + 3 * DAY_NS)
+    assert plant.judge.bank.version == first
+
+
+async def test_an_enrolment_that_comes_first_is_not_taken_back(plant: Any) -> None:
+    began = plant.live.probation
+    plant.live.probation = began._learning([1.2 * began.limit] * 3)
+    newer, _ = plant.library.learn(MACHINE, running(seconds=30, seed=4))  # and the daemon has not loaded it yet
+    await refining.refine(plant, plant.live, now_ns=began.refined_ns + DAY_NS)
+    assert plant.files.active("press-07") == newer.version
+    await plant.use_bank("press-07")
+    assert (plant.live.probation.bank, plant.live.probation.learnt) == (newer.version, 0)
+
+
+async def test_a_forgotten_bank_is_on_no_probation(plant: Any) -> None:
+    plant.files.forget("press-07")
+    await plant.use_bank("press-07")
+    assert refining.facts(plant, plant.live, now_ns=0) == {"words": "", "active": False}
+
+
+async def test_a_damaged_row_is_declared_and_the_bank_begins_anew(plant: Any, tmp_path: Path) -> None:
+    began = plant.live.probation
+    await plant.in_store(plant.ledger._store.save_probation, "press-07", '{"broken": 1}', b"")
+    plant.live.probation = None
+    await plant.ledger.judged_with(plant.live, plant.judge.bank)
+    assert plant.live.probation is not None
+    assert replace(plant.live.probation).body == began.body
