@@ -22,6 +22,7 @@ HOLD_SHARE = 0.05  # of a window, in one run: a shorter one is no concern
 MANY_STEPS = 32  # fewer say nothing about a staircase
 STAIR_REGULAR = 0.8  # share of the runs that are as long as most are, or multiples of it, give or take a sample
 STAIR_STEP = 4.0  # times the finest step: what a slow signal holds for lack of resolution moves by one step
+LARGEST = float(np.finfo(np.float32).max)
 JUMP = 20.0  # times the median difference of neighbouring samples
 JUMP_QUIET = 0.15  # of the jump: what all other differences around it stay under
 JUMP_NEAR, JUMP_FAR = 2, 10  # differences: one or two make the jump, those up to the second must be quiet
@@ -165,7 +166,7 @@ def _jumps(samples: Floats) -> tuple[int, bool]:
     usual = float(np.median(steps[:: max(1, len(steps) // 16_384)])) if len(steps) else 0.0
     if usual == 0:
         usual = float(np.min(steps, where=steps > 0, initial=np.inf))
-    found = np.flatnonzero(steps > JUMP * usual)
+    found = np.flatnonzero(steps > min(JUMP * usual, LARGEST))
     if not 0 < len(found) <= MANY_JUMPS:
         return 0, False
     around = np.lib.stride_tricks.sliding_window_view(np.pad(steps, JUMP_FAR), 2 * JUMP_FAR + 1)[found]

@@ -14,6 +14,7 @@ from fisher_agent.bank import Bank
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.codes import Quality
+from fisher_agent.commands import Command
 from fisher_agent.config import AlarmConfig, Config
 from fisher_agent.enrolment import learn
 from fisher_agent.errors import BadFile, ConfigError
@@ -121,7 +122,7 @@ def test_an_alarm_is_not_learnt_from_until_an_operator_calls_it_false(begun: Pro
 
 def test_an_acknowledged_alarm_is_still_not_normal(begun: Probation) -> None:
     life = Life(begun).see(0.5).blocks(1).blocks(1, 1.2)
-    assert life.alarms.ack("anomaly", 1, by="", comment="", t_ns=1).ok
+    assert life.alarms.command(Command("ack", "press-07", occurrence=1), 1).ok
     assert life.blocks(2, 1.2).probation.learnt == 1
 
 
@@ -324,21 +325,21 @@ def test_a_refined_limit_is_a_version_of_its_own_that_shares_the_waveforms_and_c
     first, report = banks.learn(MACHINE, running(seconds=30))
     assert "false alarms: supports at most one per" in "\n".join(report.lines())
     assert report.as_dict()["promise"]["asked_per_h"] == pytest.approx(1 / 720)
-    probation = Probation.begin(first, ALARM)
+    probation = Probation.begin(first.banks[0], ALARM)
     assert probation is not None
-    assert banks.refine(probation, 1.2 * first.limit)
+    assert banks.refine(probation, 1.2 * first.banks[0].limit)
     second, problem = banks.load(MACHINE)
     assert problem == ""
     assert second is not None
-    assert second.limit == 1.2 * first.limit
+    assert second.banks[0].limit == 1.2 * first.banks[0].limit
     assert files.manifest("press-07", second.version)["refined"]["from"] == first.version
     paths = [tmp_path / "banks" / "press-07" / b.version / "waveforms.safetensors" for b in (first, second)]
     assert paths[0].samefile(paths[1])
     assert files.waveforms("press-07", second.version) == files.waveforms("press-07", first.version)
     # The same probation again: another bank judges by now.
-    assert not banks.refine(probation, 1.3 * first.limit)
+    assert not banks.refine(probation, 1.3 * first.banks[0].limit)
     assert files.rollback("press-07") == first.version
     back, _ = banks.load(MACHINE)
     assert back is not None
-    assert back.limit == first.limit
-    assert banks.rebuild(MACHINE)[0].limit == pytest.approx(first.limit)
+    assert back.banks[0].limit == first.banks[0].limit
+    assert banks.rebuild(MACHINE)[0].banks[0].limit == pytest.approx(first.banks[0].limit)

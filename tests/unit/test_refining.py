@@ -10,9 +10,9 @@ from fakes import running
 from fisher_agent import refining
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.board import Board
-from fisher_agent.detect import Judge
 from fisher_agent.ledger import Ledger, Model
 from fisher_agent.live import LiveMachine
+from fisher_agent.machinejudge import MachineJudge
 from fisher_agent.probation import DAY_NS, OVER
 from fisher_agent.report import Names
 from fisher_agent.stats import Stats
@@ -45,8 +45,8 @@ class Plant:
         await self.ledger.judged_with(self.live, bank)
 
     @property
-    def judge(self) -> Judge:
-        judge: Judge = self.pipeline.judges["press-07"]
+    def judge(self) -> MachineJudge:
+        judge: MachineJudge = self.pipeline.judges["press-07"]
         return judge
 
 
@@ -62,15 +62,15 @@ async def plant(tmp_path: Path) -> Any:
 async def test_after_a_day_the_limit_that_was_learnt_judges_and_the_probation_goes_on_with_it(plant: Any) -> None:
     before = plant.judge.bank
     began = plant.live.probation
-    strange = began._learning([1.2 * before.limit] * 3)  # as if an operator had called an alarm false
+    strange = began._learning([1.2 * before.banks[0].limit] * 3)  # as if an operator had called an alarm false
     plant.live.probation = strange
     await refining.refine(plant, plant.live, now_ns=began.refined_ns + DAY_NS - 1)
     assert plant.judge.bank.version == before.version
     await refining.refine(plant, plant.live, now_ns=began.refined_ns + DAY_NS)
     after = plant.judge.bank
-    assert after.limit == pytest.approx(strange.calibrated.limit(highest=1.25 * before.limit))
-    assert after.limit > 1.01 * before.limit
-    assert (plant.live.probation.bank, plant.live.probation.limit) == (after.version, after.limit)
+    assert after.banks[0].limit == pytest.approx(strange.calibrated.limit(highest=1.25 * before.banks[0].limit))
+    assert after.banks[0].limit > 1.01 * before.banks[0].limit
+    assert (plant.live.probation.bank, plant.live.probation.limit) == (after.version, after.banks[0].limit)
     assert plant.live.probation.learnt == strange.learnt
     assert refining.facts(plant, plant.live, now_ns=began.refined_ns)["words"] == "probation, 7.0 days left"
     # A second look on the same day makes no version; what was written is what goes on.
