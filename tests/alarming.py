@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Quality, State
 from fisher_agent.commands import Command
-from fisher_agent.config import AlarmConfig
 from fisher_agent.lifecycle import Alarm, Event
 from fisher_agent.stages import ChannelReading, Peak, Verdict
 

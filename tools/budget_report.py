@@ -21,11 +21,11 @@ from scipy.signal import lfilter
 from scipy.stats import chi2
 
 from fisher_agent import calibrate, exceedance
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.alarms import Event, MachineAlarms
 from fisher_agent.bank import Bank
 from fisher_agent.budget import parse
 from fisher_agent.codes import Quality
-from fisher_agent.config import AlarmConfig
 from fisher_agent.detect import Judge
 from fisher_agent.enrolment import learn
 from fisher_agent.exceedance import Calibrated

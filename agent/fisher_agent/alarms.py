@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.codes import UNKNOWN_FAULT, Level, Quality, State
 from fisher_agent.commands import Command
-from fisher_agent.config import AlarmConfig
 from fisher_agent.lifecycle import (
     ANOMALY,
     FAULT,

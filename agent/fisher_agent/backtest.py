@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.bank import Bank, ChannelBank
 from fisher_agent.bankset import BankSet
-from fisher_agent.config import AlarmConfig
 
 DAY_NS = 86_400 * 10**9
 BACK_NS = 30 * DAY_NS

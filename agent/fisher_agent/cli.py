@@ -279,15 +279,15 @@ def _machines(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    from fisher_agent import operate
+    from fisher_agent import handling
 
-    _show(arguments, operate.status(_config(arguments)), operate.status_lines)
+    _show(arguments, handling.status(_config(arguments)), handling.status_lines)
 
 
 def _alarms(arguments: argparse.Namespace) -> None:
-    from fisher_agent import operate
+    from fisher_agent import handling
 
-    _show(arguments, operate.alarms(_config(arguments)), operate.alarm_lines)
+    _show(arguments, handling.alarms(_config(arguments)), handling.alarm_lines)
 
 
 def _topics(arguments: argparse.Namespace) -> None:
@@ -333,12 +333,12 @@ def _forget(arguments: argparse.Namespace) -> None:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    from fisher_agent import operate
+    from fisher_agent import handling
 
     print(
-        operate.command(
+        handling.command(
             _config(arguments),
-            operate.asked(
+            handling.asked(
                 arguments.verb,
                 arguments.machine,
                 arguments.alarm,

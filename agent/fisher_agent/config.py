@@ -3,18 +3,17 @@
 Secrets are never keys; keys that end in `_file` name a file that holds one. `configfile` reads and cross-checks.
 """
 
-import ipaddress
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from fisher_agent import budget
+from fisher_agent.alarmconfig import AlarmConfig, BearingConfig
 from fisher_agent.configtypes import Id, Positive, Strict
 from fisher_agent.errors import ConfigError
 from fisher_agent.modeconfig import ModeConfig
+from fisher_agent.pageconfig import CaptureConfig, PageConfig
 
 STAMPED_FORMATS = frozenset({"json", "fisher-frame/1"})
 MAX_WINDOW_S = 10.255  # FISHER's 1024 frames of 25 ms every 10 ms
@@ -34,7 +33,6 @@ Verb = Literal[
     "enroll-stop", "maintenance", "capture",
 ]  # fmt: skip
 JudgeBy = Literal["indicators", "both", "embedding"]
-HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 class ModelConfig(Strict):
@@ -245,58 +243,6 @@ class ChannelConfig(Strict):
         return self.capture == "snapshot"
 
 
-class AlarmConfig(Strict):
-    """When an alarm is raised, held, cleared, and called again; delays are in windows."""
-
-    false_alarms: str = budget.DEFAULT  # of one machine, in an operator's words
-    probation_days: Annotated[float, Field(ge=0, le=365)] = 7.0  # of learning on after an enrolment; 0: none
-    on_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 3  # so many at or over the limit raise it
-    on_delay_of: Annotated[int, Field(ge=1, le=1000)] | None = None  # out of the latest so many; None: in a row
-    off_delay_windows: Annotated[int, Field(ge=1, le=1000)] = 5  # so many under the deadband clear it
-    deadband: Annotated[float, Field(ge=0, lt=1)] = 0.05  # a score counts as cleared under 1 - deadband
-    alarm_ratio: Annotated[float, Field(gt=1, le=100)] = 2.0  # from this score on it is severe
-    latching: bool = False  # once raised, it stays until somebody acknowledges it
-    realarm_h: Annotated[float, Field(ge=0, le=8760)] = 0.0  # acknowledged and still there: calls again; 0: never
-    max_shelve_h: Annotated[float, Field(gt=0, le=8760)] = 24.0
-    suppress_when_stopped: bool = True  # alarms that nothing can raise while the machine stands say so
-    priority: Annotated[int, Field(ge=1, le=4)] = 2  # of `anomaly`; 1 is the highest
-
-    @field_validator("false_alarms")
-    @classmethod
-    def _false_alarms(cls, words: str) -> str:
-        budget.parse(words)
-        return words
-
-    @property
-    def budget(self) -> budget.Budget:
-        """What `false_alarms` means."""
-        return budget.parse(self.false_alarms)
-
-    @property
-    def delay(self) -> tuple[int, int]:
-        """(n, m): n of the latest m verdicts at or over the limit raise it."""
-        return self.on_delay_windows, self.on_delay_of or self.on_delay_windows
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.on_delay_of is not None and self.on_delay_of < self.on_delay_windows:
-            raise ValueError(
-                f"on_delay_of = {self.on_delay_of} windows cannot hold on_delay_windows = {self.on_delay_windows}"
-            )
-        return self
-
-
-class BearingConfig(Strict):
-    """The geometry of a rolling bearing, for its fault frequencies (see `orders`)."""
-
-    id: Id
-    balls: Annotated[int, Field(ge=3, le=500)]
-    ball_mm: Positive
-    pitch_mm: Positive
-    contact_deg: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    channels: tuple[Id, ...] = ()  # where it can be felt; default: every vibration channel of the machine
-
-
 class MachineConfig(Strict):
     """A machine: its channels are judged together."""
 
@@ -337,74 +283,6 @@ class BacklogConfig(Strict):
     """Windows that wait for the model, in memory; beyond it the oldest are dropped and counted."""
 
     max_mb: Annotated[float, Field(ge=1, le=100_000)] = 64.0
-
-
-class CaptureConfig(Strict):
-    """The raw waveform around an alarm: what is remembered for it in memory, and kept on disk."""
-
-    enabled: bool = True
-    before_s: Annotated[float, Field(ge=0, le=3600)] = 60.0  # before the onset
-    after_s: Annotated[float, Field(ge=0, le=3600)] = 30.0  # after the alarm was raised
-    max_mb: Annotated[float, Field(ge=1, le=1_000_000)] = 1000.0  # on disk, over all machines
-    ring_mb: Annotated[float, Field(ge=1, le=100_000)] = 64.0  # in memory, over all machines
-
-
-class PageConfig(Strict):
-    """The local page. Beyond loopback it needs a token, and TLS of its own or of a proxy before it."""
-
-    enabled: bool = True
-    bind: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 8420
-    token_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    behind_proxy: bool = False  # a proxy that ends TLS passes requests on
-    hosts: tuple[str, ...] = ()  # names by which browsers reach it, beside loopback's and addresses
-
-    @field_validator("bind")
-    @classmethod
-    def _bind(cls, bind: str) -> str:
-        if bind == "localhost":
-            return "127.0.0.1"
-        try:
-            return str(ipaddress.ip_address(bind))
-        except ValueError as error:
-            raise ValueError("must be an address of this box, such as 127.0.0.1, 0.0.0.0 or ::1") from error
-
-    @field_validator("hosts")
-    @classmethod
-    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        for host in hosts:
-            if not HOST_NAME.fullmatch(host.lower()):
-                raise ValueError(f"{host!r} must be the name of a host alone, such as 'edge-1.plant.example'")
-        return tuple(host.lower() for host in hosts)
-
-    @model_validator(mode="after")
-    def _exposure(self) -> Self:
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file belong together; give both or none")
-        if not self.loopback and self.token_file is None:
-            raise ValueError(f"bind = '{self.bind}' lets the network in: it needs token_file")
-        if not self.loopback and not self.tls and not self.behind_proxy:
-            raise ValueError(
-                f"bind = '{self.bind}' would send the token in the clear: give cert_file and key_file, or set "
-                "behind_proxy = true where a proxy ends TLS"
-            )
-        if self.behind_proxy and self.token_file is None:
-            raise ValueError("behind_proxy = true lets in whoever reaches the proxy: it needs token_file")
-        if self.behind_proxy and not self.hosts:
-            raise ValueError("behind_proxy = true needs hosts, the names by which browsers reach the proxy")
-        return self
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this box can connect."""
-        return ipaddress.ip_address(self.bind).is_loopback
-
-    @property
-    def tls(self) -> bool:
-        """Whether the page itself speaks https."""
-        return self.cert_file is not None
 
 
 class LogConfig(Strict):

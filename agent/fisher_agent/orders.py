@@ -14,7 +14,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from fisher_agent.config import SPEED_UNITS, BearingConfig, MachineConfig
+from fisher_agent.alarmconfig import BearingConfig
+from fisher_agent.config import SPEED_UNITS, MachineConfig
 from fisher_agent.stages import Floats, Window
 
 Doubles = NDArray[np.float64]

@@ -18,9 +18,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.bank import Bank
 from fisher_agent.budget import Budget
-from fisher_agent.config import AlarmConfig
 from fisher_agent.errors import BadFile, ConfigError
 from fisher_agent.exceedance import KEPT, LOOSEST, Blocks, Calibrated, sustained
 from fisher_agent.lifecycle import Alarm

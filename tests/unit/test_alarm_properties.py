@@ -6,9 +6,9 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from alarming import S, reading, tell, verdict
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Quality, State
-from fisher_agent.config import AlarmConfig
 from fisher_agent.lifecycle import RAISES, Alarm, Event
 
 IDS = ["anomaly", "unknown-mode", "flood", "stale-a", "stale-b", "sensor-a", "fault-x", "nix"]

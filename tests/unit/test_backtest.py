@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import WINDOW, FakeEmbedder, bundle
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.backtest import Past, count_raises, factors, recounted
 from fisher_agent.bank import Bank
@@ -19,7 +20,7 @@ from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.bankset import BankSet
 from fisher_agent.codes import Quality
-from fisher_agent.config import AlarmConfig, Config, MachineConfig
+from fisher_agent.config import Config, MachineConfig
 from fisher_agent.drift import LEAST_SCORES, facts, of_modes
 from fisher_agent.errors import ConfigError, NotLearnt
 from fisher_agent.ledger import Model

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.budget import DEFAULT, Budget, duration_words, parse, rate_words
-from fisher_agent.config import AlarmConfig
 
 
 @pytest.mark.parametrize(

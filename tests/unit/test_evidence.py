@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from fakes import CURRENT, PRESS, SPEC, T0_NS, VIBRATION, WINDOW, FakeEmbedder, bundle, channel, machine, running
+from fisher_agent.alarmconfig import BearingConfig
 from fisher_agent.bank import UNMEASURED, Bank
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
-from fisher_agent.config import BearingConfig, Config, MachineConfig
+from fisher_agent.config import Config, MachineConfig
 from fisher_agent.detect import Judge
 from fisher_agent.enrolment import learn
 from fisher_agent.errors import BadFile

@@ -11,11 +11,11 @@ from scipy.signal import lfilter
 from scipy.stats import poisson
 
 from fisher_agent import exceedance
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.alarms import Event, MachineAlarms
 from fisher_agent.bank import _Taker
 from fisher_agent.budget import Budget
 from fisher_agent.codes import Quality
-from fisher_agent.config import AlarmConfig
 from fisher_agent.errors import BadFile
 from fisher_agent.exceedance import HIGHEST, KEPT, Blocks, Calibrated
 from fisher_agent.stages import Verdict

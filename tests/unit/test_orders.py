@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from fisher_agent.config import BearingConfig, MachineConfig
+from fisher_agent.alarmconfig import BearingConfig
+from fisher_agent.config import MachineConfig
 from fisher_agent.orders import Level, Line, fault_orders, levels, lines_of, shaft_hz, squared_envelope
 from fisher_agent.stages import Floats, Window
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 
 from fisher_agent.check import _check_files
-from fisher_agent.config import PageConfig
 from fisher_agent.configfile import parse
 from fisher_agent.errors import ConfigError
 from fisher_agent.page import access
 from fisher_agent.page.access import MIN_TOKEN, SESSION_S, WAITING, Access, TooManyTries
 from fisher_agent.page.guard import allowed_host
+from fisher_agent.pageconfig import PageConfig
 
 TOKEN = "0123456789abcdef-a-token"
 NOW_S = 1_795_000_000.0

@@ -11,12 +11,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from fisher_agent.config import PageConfig
 from fisher_agent.configfile import parse
 from fisher_agent.errors import ConfigError
 from fisher_agent.page import feed as feeds
 from fisher_agent.page.feed import BEHIND, MAX_WATCHERS, Feed, TooManyWatchers, difference
 from fisher_agent.page.service import check, url
+from fisher_agent.pageconfig import PageConfig
 from pageplant import ask, running_plant
 
 MILL = "mill-01"

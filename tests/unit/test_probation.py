@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from fakes import WINDOW, FakeEmbedder, bundle, running
 from fisher_agent import bank as bank_module
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.bank import Bank
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.codes import Quality
 from fisher_agent.commands import Command
-from fisher_agent.config import AlarmConfig, Config
+from fisher_agent.config import Config
 from fisher_agent.enrolment import learn
 from fisher_agent.errors import BadFile, ConfigError
 from fisher_agent.ledger import Model

@@ -10,9 +10,9 @@ import hmac
 import time
 from contextlib import suppress
 
-from fisher_agent.config import PageConfig
 from fisher_agent.credentials import secret
 from fisher_agent.errors import ConfigError
+from fisher_agent.pageconfig import PageConfig
 
 MIN_TOKEN = 16
 SESSION_S = 12 * 3600

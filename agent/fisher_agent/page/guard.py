@@ -14,8 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fisher_agent.config import PageConfig
 from fisher_agent.page.access import Access, TooManyTries
+from fisher_agent.pageconfig import PageConfig
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = frozenset({"/login", "/api/login"})  # with /static/, what is needed before there is a session

@@ -18,10 +18,11 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fisher_agent.config import Config, PageConfig
+from fisher_agent.config import Config
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.page.access import Access
 from fisher_agent.page.web import Page
+from fisher_agent.pageconfig import PageConfig
 from fisher_agent.runtime import Agent
 from fisher_agent.tasks import nice
 
