@@ -28,6 +28,10 @@ need "$(command -v node || echo /nowhere)" nodejs
 need "$(command -v npm || echo /nowhere)" npm
 
 node_red=4.1.8
+# npm trusts the authorities that this box trusts, such as that of a plant's own proxy, and not only its built-in ones.
+if [ -z "${NODE_EXTRA_CA_CERTS:-}" ] && [ -r /etc/ssl/certs/ca-certificates.crt ]; then
+  export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+fi
 install_node_red() {
   at=.venv/node-red
   [ "$(cat "$at/version" 2>/dev/null)" = "$node_red" ] && return

@@ -74,6 +74,7 @@ class MachineAlarms:
             self._add(STALE + channel, channel)
             self._add(SENSOR + channel, channel)
         self._alarms.update({a.alarm: a for a in alarms})
+        self._set(ANOMALY, priority=config.priority)
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:

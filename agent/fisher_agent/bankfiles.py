@@ -168,8 +168,10 @@ class BankFiles:
 
     def waiting(self, machine: str) -> str | None:
         """The newest version that was saved to be accepted and is newer than the active one; None where none is."""
-        active, versions = self.active(machine), self.versions(machine)
-        newer = versions[versions.index(active) + 1 :] if active in versions else versions
+        base, versions = self.active(machine), self.versions(machine)
+        while base in versions and (refined := self.manifest(machine, base).get("refined")):
+            base = refined["from"]  # its limit was refined; nothing else is newer for that
+        newer = versions[versions.index(base) + 1 :] if base in versions else versions
         return next((v for v in reversed(newer) if self._waits(machine, v)), None)
 
     def rollback(self, machine: str) -> str:

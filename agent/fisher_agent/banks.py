@@ -109,6 +109,8 @@ class BankLibrary:
         `mode` is the only one that is learnt; without it all that the recording shows. The version is back-tested,
         then made active (`now`), saved to be accepted (`later`), or not saved at all (`never`).
         """
+        if mode is not None and (not MODE_ID.fullmatch(mode) or mode == UNKNOWN_MODE):
+            raise ConfigError(f"mode {mode!r} must be 1 to 48 of A-Z a-z 0-9 _ -, and not {UNKNOWN_MODE!r}")
         previous, problem = self.load(machine)
         previous = _configured(previous, machine)
         kept = self._recordings(machine.id, previous) if previous else {}

@@ -291,9 +291,10 @@ def _alarms(arguments: argparse.Namespace) -> None:
 
 
 def _topics(arguments: argparse.Namespace) -> None:
-    from fisher_agent import topics
+    from fisher_agent import operate, topics
 
-    _show(arguments, topics.every_topic(_config(arguments)), topics.lines)
+    config = _config(arguments)
+    _show(arguments, topics.every_topic(config, operate.enrolled_faults(config)), topics.lines)
 
 
 def _banks(arguments: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from fisher_agent.stages import Scalar
 MAX_AGE_MS = 60_000
 MAX_BYTES = 4096
 MAX_TEXT = 200
+MAX_MS = 2**53  # what a JSON number holds exactly, and a database integer easily
 NEEDS_OCCURRENCE = frozenset({"ack"})
 NEEDS_UNTIL = frozenset({"shelve", "maintenance"})
 NEEDS_MODE = frozenset({"mode"})
@@ -132,13 +133,15 @@ def _occurrence(value: Any, command: Command) -> int:
 def _time_ms(value: Any, key: str, command: Command) -> int:
     if value in (None, "", 0):
         return 0
-    if isinstance(value, str) and not value.isdigit():
-        try:
-            stamp = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise RefusedCommand(f"{key} {value!r} is neither milliseconds nor an ISO time", command) from error
-        return int((stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() * 1000)
+    wrong = RefusedCommand(f"{key} {str(value)[:40]!r} is neither milliseconds nor an ISO time", command)
     try:
-        return int(value)
+        if isinstance(value, str) and not value.isdigit():
+            stamp = datetime.fromisoformat(value)
+            found = int((stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() * 1000)
+        else:
+            found = int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RefusedCommand(f"{key} {value!r} is neither milliseconds nor an ISO time", command) from error
+        raise wrong from error
+    if isinstance(value, bool) or not 0 <= found < MAX_MS:
+        raise wrong
+    return found

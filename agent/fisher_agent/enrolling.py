@@ -46,6 +46,7 @@ async def listen(
 ) -> Recording:
     """Record a machine while it is watched, for so long or until that is enough; Unavailable where nothing is heard."""
     recording = Recording()
+    recording.said(machine.id, agent.machines[machine.id].told.latest)
     heard = agent.recordings.setdefault(machine.id, [])
     heard.append(recording)
     try:

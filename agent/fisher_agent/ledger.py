@@ -85,8 +85,9 @@ class Ledger:
 
     async def remember(self) -> None:
         """Take up what was annunciated before this start."""
-        earlier = await self._in_store(self._store.raised_since, time.time_ns() // MS - 30 * DAY_MS)
-        self.performance = Performance(earlier)
+        now_ms = time.time_ns() // MS
+        earlier = await self._in_store(self._store.raised_since, now_ms - 30 * DAY_MS)
+        self.performance = Performance(earlier, now_ms)
 
     def show_performance(self, machines: Iterable[LiveMachine], now_ms: int) -> None:
         """Show the measures of the alarm system."""
@@ -187,7 +188,7 @@ class Ledger:
             messages += alarm_messages(self.names, alarm)
             said.append({key: alarm[key] for key in ("machine", "alarm", "state", "occurrence", "text")})
             if transition.event in RAISES and transition.alarm.waiting:
-                self.performance.raised(transition.alarm)
+                self.performance.raised(transition.alarm, time.time_ns() // MS)
         alarms = [t.alarm for t in transitions]
         job = partial(
             self._store.commit_alarms,

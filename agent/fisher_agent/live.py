@@ -100,6 +100,8 @@ class LiveMachine:
 
     def reconfigure(self, machine: MachineConfig, alarms: MachineAlarms) -> None:
         """Take other delays and ratios; channels, and what is being cut of them, stay as they are."""
+        if machine.mode != self.config.mode:
+            self.told = Told()  # what was said by the old configuration means nothing by the new one
         self.config, self.alarms = machine, alarms
 
     def hears(self, channel: str) -> bool:
@@ -130,6 +132,8 @@ class LiveMachine:
         for hearing in self._hearing.values():
             hearing.absent += 1
         for reading in verdict.readings:
+            if reading.channel not in self._hearing:
+                continue  # judged before a reload took the channel out
             hearing = self._hearing[reading.channel]
             hearing.reading, hearing.absent = reading, 0
             hearing.windows.take(_of_window(reading, hearing, running=verdict.running), t_s=verdict.t_ns / 1e9)

@@ -53,21 +53,23 @@ class MachineJudge:
         if now.mode and self._last[0] not in ("", now.mode):
             self._since_ns = self._last[1]
         self._last = (now.mode or self._last[0], moment.end_ns)
+        # Of all words that a tag may say, only enrolled modes become a tag of the database.
+        shown = now.mode if now.mode in self._judges else UNKNOWN_MODE if now.mode else None
         candidates = self._judges if now.mode in ("", UNKNOWN_MODE) else {now.mode: self._judges.get(now.mode)}
         asked = {m: j for m, j in candidates.items() if j is not None} or self._judges
         running = {m: j for m, j in asked.items() if j.runs(moment)}
         if not running:
             self._stopped_ns = self._since_ns = moment.end_ns
             verdict = next(iter(asked.values())).judge(moment, {})
-            return replace(verdict, mode=now.mode or None)
+            return replace(verdict, mode=shown)
         anyone = next(iter(running.values()))
         starting = 0 <= moment.end_ns - self._stopped_ns <= self._start_ns
         if starting or all(j.stood_at_an_end(moment) for j in running.values()):
             verdict = anyone.unscored(moment, note="the machine was starting or stopping")
-            return replace(verdict, mode=now.mode or None, transient=True)
+            return replace(verdict, mode=shown, transient=True)
         if not now.settled:
             verdict = anyone.unscored(moment, note="the operating mode was changing")
-            return replace(verdict, mode=now.mode or None, transient=True)
+            return replace(verdict, mode=shown, transient=True)
         if now.mode and now.mode not in self._judges:
             known = ", ".join(self._judges)
             what = "none of the configured ones" if now.mode == UNKNOWN_MODE else repr(now.mode)

@@ -13,7 +13,7 @@ from functools import partial
 
 import structlog
 
-from fisher_agent.errors import BadFile, ConfigError, NotLearnt, Unavailable
+from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.live import LiveMachine
 from fisher_agent.runtime import Agent
 from fisher_agent.turns import in_turns
@@ -94,6 +94,7 @@ def _open(agent: Agent, live: LiveMachine, window: Window) -> None:
     live.maintenance_until_ms = window.until_ms
     if live.maintenance is None:
         live.maintenance = Recording()
+        live.maintenance.said(live.config.id, live.told.latest)
         agent.recordings.setdefault(live.config.id, []).append(live.maintenance)
 
 
@@ -139,7 +140,7 @@ async def _offer(agent: Agent, machine: str, recording: Recording) -> None:
     learn = partial(agent.library.learn, config, recording, activate="later")
     try:
         bank, report = await in_turns(agent, lambda *_: None, learn)
-    except (NotLearnt, ConfigError, BadFile, Unavailable) as error:
+    except FisherError as error:  # a backend that is lost meanwhile, too: the watching goes on
         said = f"nothing was learnt from the maintenance: {error}"
         log.warning("maintenance_ended", machine=machine, learnt=False, reason=str(error))
     else:

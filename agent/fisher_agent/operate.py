@@ -217,6 +217,11 @@ def banks(config: Config, machine_id: str | None) -> list[dict[str, Any]]:
     return [b for b in list_banks(config, app.bank_files(config)) if machine_id in (None, b["machine"])]
 
 
+def enrolled_faults(config: Config) -> dict[str, list[str]]:
+    """Machine -> the fault classes of its active bank."""
+    return {b["machine"]: b.get("faults", []) for b in banks(config, None) if b["active"]}
+
+
 def bank_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """One line per bank."""
     return [

@@ -4,22 +4,25 @@ A command is done once: one that carries an id which was answered before gets th
 restart, for the record is in the state store, in the transaction of what it changed.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from fisher_agent.commands import Command, RefusedCommand, parse
+from fisher_agent.commands import MAX_MS, Command, RefusedCommand, parse
 from fisher_agent.enrolling import enrolments
 from fisher_agent.errors import FisherError, Unavailable
 from fisher_agent.maintenance import maintenance
+from fisher_agent.recorder import capture_now
 from fisher_agent.report import as_json
-from fisher_agent.runtime import Agent
+from fisher_agent.runtime import Agent, mode_key
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.stages import Message, Scalar
 from fisher_agent.store import Audit
 
+_capturing: set[asyncio.Task[str]] = set()
 log = structlog.get_logger()
 
 
@@ -35,7 +38,12 @@ async def obey(agent: Agent, link: PlantLink) -> None:
         if message.retain and not link.version5:
             log.info("retained_command_ignored", machine=machine, verb=verb)
         else:
-            result = await _from_broker(agent, machine, verb, payload)
+            try:
+                result = await _from_broker(agent, machine, verb, payload)
+            except Exception as error:
+                log.exception("command_failed", machine=machine, verb=verb)
+                now_ms = time.time_ns() // 1_000_000
+                result = Command(verb, machine).result(f"it failed: {type(error).__name__}", now_ms=now_ms)
             await link.publish(Message(f"{base}/{machine}/cmd/{verb}/result", as_json(result), qos=1))
         # HMIs publish retained; without this the command would come again at every reconnect.
         await link.publish(Message(str(message.topic), b"", qos=1, retain=True))
@@ -55,6 +63,8 @@ async def _from_broker(agent: Agent, machine: str, verb: str, payload: bytes) ->
     except RefusedCommand as refused:
         command, error = refused.command or command, str(refused)
         log.info("command_refused", machine=machine, verb=verb, error=error)
+        if machine in agent.machines:
+            await record(agent, audit(command, via="mqtt", error=error))
     return command.result(error, now_ms=now_ms)
 
 
@@ -93,7 +103,7 @@ def audit(command: Command, *, via: str, error: str = "") -> Audit:
         command_id=command.id,
         by=command.by,
         comment=command.comment,
-        until_ms=command.until_ms,
+        until_ms=max(0, min(command.until_ms, MAX_MS)),
         via=via,
         error=error,
     )
@@ -119,9 +129,21 @@ async def _alarm_verb(agent: Agent, command: Command, via: str) -> str:
 
 
 async def _capture(agent: Agent, command: Command, via: str) -> str:
-    await agent.recorder.capture(agent.machines[command.machine], by=command.by or via, machines=agent.machines)
+    """Begin it; who acknowledges must not wait until it is written."""
+    task = asyncio.create_task(capture_now(agent, command.machine, command.by or via))
+    await asyncio.sleep(0)  # what is refused is refused at once
+    if task.done():
+        task.result()
+    _capturing.add(task)
+    task.add_done_callback(_captured)
     await record(agent, audit(command, via=via))
     return ""
+
+
+def _captured(task: asyncio.Task[str]) -> None:
+    _capturing.discard(task)
+    if not task.cancelled() and (error := task.exception()):
+        log.error("capture_not_written", error=str(error))
 
 
 async def _maintenance(agent: Agent, command: Command, via: str) -> str:
@@ -138,6 +160,7 @@ async def _mode(agent: Agent, command: Command, via: str) -> str:
         return f"the mode of {command.machine} follows from its channel {machine.config.mode.channel}"
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,48}", command.mode):
         return f"mode {command.mode!r} must be 1 to 48 of A-Z a-z 0-9 _ -"
+    await agent.in_store(agent.store.set_meta, mode_key(command.machine), command.mode)
     machine.told.say(command.mode, time.time_ns())
     await record(agent, audit(command, via=via))
     return ""

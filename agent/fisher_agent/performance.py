@@ -6,7 +6,7 @@ Counted are annunciations: raises that an operator was shown. Those of shelved o
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
-from fisher_agent.lifecycle import Alarm, Inhibit
+from fisher_agent.lifecycle import FLOOD, Alarm, Inhibit
 from fisher_agent.stages import Scalar
 
 SCHEMA = "fisher.kpi/1"
@@ -22,16 +22,20 @@ LISTED = 20  # names in a list; the counts beside it are whole
 class Performance:
     """Remembers when what was annunciated, over 30 days at most."""
 
-    def __init__(self, earlier: Iterable[Alarm] = ()) -> None:
+    def __init__(self, earlier: Iterable[Alarm] = (), now_ms: int = 2**62) -> None:
         """`earlier` are alarms as they were raised, oldest first: what is known from before a restart."""
         self._raised: deque[tuple[int, str, int]] = deque(maxlen=MAX_KEPT)  # ms, machine/alarm, priority
         self._flood = False
         for alarm in earlier:
-            self.raised(alarm)
+            self.raised(alarm, now_ms)
 
-    def raised(self, alarm: Alarm) -> None:
-        """An alarm was annunciated."""
-        self._raised.append((alarm.ts_raised, f"{alarm.machine}/{alarm.alarm}", alarm.priority))
+    def raised(self, alarm: Alarm, now_ms: int) -> None:
+        """An alarm was annunciated: at the latest now, for a sensor's clock may be ahead."""
+        self._raised.append((min(alarm.ts_raised, now_ms), f"{alarm.machine}/{alarm.alarm}", alarm.priority))
+
+    def resume(self, alarms: Iterable[Alarm]) -> None:
+        """After a restart: a flood that was shown goes on until it ends by its own measure."""
+        self._flood = any(a.alarm == FLOOD and a.active for a in alarms)
 
     def flood(self, now_ms: int) -> bool:
         """Whether alarms come faster than anybody can read them, with hysteresis."""

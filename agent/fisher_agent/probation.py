@@ -260,7 +260,7 @@ def follow(before: Probation | None, bank: Bank | None, alarm: AlarmConfig) -> P
         return Probation.begin(bank, alarm)
     if bank.version == before.bank:
         return before.configured(alarm)
-    if bank.created_ns <= before.bank_ns:
+    if bank.created_ns < before.bank_ns:
         return before if before.ended else replace(before, ended=REPLACED, settled=True)
     if bank.calibrated is not None and bank.calibrated.since_s == before.calibrated.since_s:
         return before.judged_by(bank).configured(alarm)

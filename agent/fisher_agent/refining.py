@@ -22,7 +22,7 @@ async def serve(agent: Agent) -> None:
         for live in list(agent.machines.values()):
             try:
                 await refine(agent, live, now_ns=time.time_ns())
-            except (BadFile, Unavailable) as error:  # said again in a minute, until the disk takes it
+            except (BadFile, ConfigError, Unavailable) as error:  # said again in a minute, until the disk takes it
                 log.error("limit_not_refined", machine=live.config.id, error=str(error))
         await asyncio.sleep(CHECK_S)
 

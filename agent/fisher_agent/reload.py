@@ -18,7 +18,7 @@ from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.live import LiveMachine
 from fisher_agent.logs import configure
 from fisher_agent.report import retained
-from fisher_agent.runtime import Agent
+from fisher_agent.runtime import Agent, mode_key
 from fisher_agent.sources import check_topics
 
 LIVE_KEYS = frozenset({"machines", "log", "enroll"})
@@ -76,6 +76,8 @@ async def _machines(agent: Agent, old: Config) -> dict[str, list[str]]:
         await agent.add_machine(after[machine])
     for machine in changed:
         if before[machine].channels == after[machine].channels:
+            if before[machine].mode != after[machine].mode:
+                await agent.in_store(agent.store.set_meta, mode_key(machine), "")
             _delays(agent.machines[machine], after[machine])
             await agent.use_bank(machine)
         else:

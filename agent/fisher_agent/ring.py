@@ -113,6 +113,8 @@ class Ring:
         known = self._machines.get(machine)
         found: dict[str, list[Frame]] = {}
         for channel, one in known.channels.items() if known else ():
+            if channel not in rates_hz:
+                continue  # a reload has changed the machine's channels meanwhile
             if kept := list(_within(one.frames, since_ns.get(channel, 0), until_ns, rates_hz[channel])):
                 found[channel] = kept
         return found

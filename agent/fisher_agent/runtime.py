@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -55,6 +55,11 @@ STALLED_S = 20.0  # a backlog that does not shrink for this long: stop feeding t
 FIRST_TRY_S = 12.0  # READY waits this long for the first connections to have been attempted
 COMPUTE_NICE = 5
 log = structlog.get_logger()
+
+
+def mode_key(machine: str) -> str:
+    """Where the store keeps the operating mode that an operator stated; "" where none is."""
+    return f"mode/{machine}"
 
 
 @dataclass(slots=True)
@@ -180,6 +185,7 @@ class Agent:
         await self.ledger.remember()
         for machine in self.config.machines:
             await self.add_machine(machine)
+        self.ledger.performance.resume(a for m in self.machines.values() for a in m.alarms.alarms)
         self.ledger.show_performance(self.machines.values(), time.time_ns() // MS)
         self._serving.start(partial(asyncio.get_running_loop().call_soon_threadsafe, self._work.set))
 
@@ -195,8 +201,12 @@ class Agent:
     async def add_machine(self, machine: MachineConfig) -> None:
         """Begin to watch a machine: its alarms as they were left, its active bank."""
         alarms, occurrence = await self.in_store(self.store.load_alarms, machine.id)
+        # Counts of verdicts before a stop say nothing of those after it: they are stored with transitions alone.
+        alarms = [replace(a, recent=0, on_count=0, off_count=0, stopped_count=0) for a in alarms]
         lifecycle = MachineAlarms(machine.id, [c.id for c in machine.channels], machine.alarm, alarms, occurrence)
         live = self.machines[machine.id] = LiveMachine(machine, self.config, lifecycle, mono_s=time.monotonic())
+        if word := await self.in_store(self.store.meta, mode_key(machine.id)):
+            live.told.say(word, 0)
         await self.use_bank(machine.id)
         await self.ledger.load(machine.id)
         if transitions := lifecycle.retire(time.time_ns()):
@@ -206,7 +216,10 @@ class Agent:
 
     def remove_machine(self, machine_id: str) -> None:
         """Stop watching a machine; its bank and its alarms stay in the store."""
-        self.account.left(self.machines.pop(machine_id))
+        gone = self.machines.pop(machine_id)
+        self.account.left(gone)
+        heard = self.recordings.get(machine_id, [])
+        heard[:] = [r for r in heard if r is not gone.maintenance]
         self.pipeline.judges.pop(machine_id, None)
         self.bank_problems.pop(machine_id, None)
         self.board.remove(self.names.machine(machine_id) + "/")

@@ -1,13 +1,13 @@
 """`fisher-agent topics`: every topic that is published, with its keys and their types, for generating HMI tags."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fisher_agent.alarmobject import alarm_object
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Level, Quality
 from fisher_agent.config import Config
-from fisher_agent.lifecycle import Alarm
+from fisher_agent.lifecycle import FAULT, Alarm
 from fisher_agent.performance import Performance
 from fisher_agent.report import Names, state_object
 from fisher_agent.stages import Scalar, Verdict
@@ -20,8 +20,8 @@ HEALTH_KEYS: dict[str, str] = {
 }  # fmt: skip
 
 
-def every_topic(config: Config) -> list[dict[str, Any]]:
-    """A row per topic: topic, qos, retain, type, and for objects their keys."""
+def every_topic(config: Config, faults: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """A row per topic: topic, qos, retain, type, and for objects their keys. `faults` are the enrolled ones."""
     names = Names.of(config)
     rows = [
         _row(f"{names.base}/status", 1, "string"),
@@ -40,7 +40,8 @@ def every_topic(config: Config) -> list[dict[str, Any]]:
         ]
         rows += [_row(names.machine(machine.id, "channel", c, "status"), 1, "string") for c in channels]
         lifecycle = MachineAlarms(machine.id, channels, machine.alarm, [], 0)
-        for alarm in lifecycle.alarms:
+        named = [Alarm(machine=machine.id, alarm=FAULT + fault) for fault in faults.get(machine.id, ())]
+        for alarm in (*lifecycle.alarms, *named):
             keys = _types(alarm_object(alarm, site=config.site, edge=config.edge, backend="", bank="", model=""))
             rows.append(_row(names.machine(machine.id, "alarm", alarm.alarm), 1, "object", keys))
             rows.append(_row(names.machine(machine.id, "alarm", alarm.alarm, "state"), 1, "integer"))

@@ -59,9 +59,14 @@ class Recording:
         ]
         return max((*spans, self.duration_s))
 
+    def said(self, machine: str, word: str) -> None:
+        """The operating mode that was in force when it began; "" where nobody said one."""
+        if word:
+            self.tags.append(Tag(machine, "", 0, 1.0, np.zeros(0, np.float32), word=word))
+
     def add(self, frame: Frame) -> None:
         """Keep a frame. Counters are not kept: a hole that the stamps do not show (very short blocks) becomes a gap."""
-        if isinstance(frame, Tag):
+        if isinstance(frame, Tag) and not (self.tags and self.tags[-1].word == frame.word):
             self.tags.append(frame)
         if not len(frame.samples):
             return

@@ -74,6 +74,10 @@ def test_every_verb_moves_the_alarm_once_and_is_on_record(tmp_path: Path, enroll
         assert tell(hmi, "unshelve")["ok"] == 1
         assert tell(hmi, "ack", occurrence=1)["ok"] == 1
         assert "is not the latest" in tell(hmi, "ack", occurrence=7, by="eve")["error"]
+        # What no database could hold is refused like anything else, and the daemon goes on.
+        for verb in ("shelve", "ack"):
+            refused = tell(hmi, verb, occurrence=1, by="mallory", until=99999999999999999999)
+            assert "neither milliseconds nor an ISO time" in refused["error"]
         time.sleep(1.5)
         assert events(hmi) == moves
         with state_db(config) as db:
@@ -82,7 +86,8 @@ def test_every_verb_moves_the_alarm_once_and_is_on_record(tmp_path: Path, enroll
             "shelve", "unshelve", "suppress", "unsuppress", "out-of-service", "in-service", "ack",
         ]  # fmt: skip
         assert {r[1:3] for r in rows[:7]} == {("kim", "mqtt")}
-        assert rows[-1][:3] == ("ack", "eve", "mqtt") and "is not the latest" in rows[-1][3]
+        assert rows[-3][:3] == ("ack", "eve", "mqtt") and "is not the latest" in rows[-3][3]
+        assert [r[:2] for r in rows[-2:]] == [("shelve", "mallory"), ("ack", "mallory")]
 
 
 def test_what_was_decided_survives_a_kill_and_is_not_done_again(tmp_path: Path, enrolled: Path) -> None:

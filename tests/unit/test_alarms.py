@@ -3,7 +3,9 @@
 import pytest
 
 from alarming import S, ack, feed, machine, raised, reading, verdict
+from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.alarmobject import alarm_object, sentence
+from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Level, Quality, State
 from fisher_agent.errors import BadFile
 from fisher_agent.lifecycle import ACTIVE, CLEARS, INHIBITS, MOVES, RAISES, WAITING, Alarm, Event, step
@@ -227,3 +229,8 @@ def test_what_is_no_alarm_is_refused(text):
 
 def test_an_alarm_of_another_version_keeps_what_is_known():
     assert Alarm.from_json('{"machine":"m","alarm":"a","base":1,"invented":[1]}').state is State.UNACK
+
+
+def test_a_priority_that_was_changed_takes_effect_on_a_stored_alarm():
+    stored = raised().alarms
+    assert MachineAlarms("press-07", ("a", "b"), AlarmConfig(priority=1), stored).anomaly.priority == 1

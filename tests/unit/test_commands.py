@@ -160,7 +160,13 @@ def test_the_end_of_shelving_is_ms_or_an_iso_time(until: Any) -> None:
     assert command == Command("shelve", "press-07", until_ms=1_795_000_600_000)
 
 
-@pytest.mark.parametrize("until", ["tomorrow", [1], {}, "1e400"])
+@pytest.mark.parametrize("until", ["tomorrow", [1], {}, "1e400", 10**20, -5, "99999999999999999999", 1e300, True])
 def test_an_end_that_is_no_time_is_refused_by_its_name(until: Any) -> None:
     with pytest.raises(RefusedCommand, match="until"):
         parse("press-07", "shelve", json.dumps({"until": until}).encode(), now_ms=NOW_MS)
+
+
+@pytest.mark.parametrize("payload", ["{}", '{"mode": ""}', "7"])
+def test_a_mode_that_names_none_is_refused(payload: str) -> None:
+    with pytest.raises(RefusedCommand, match="names no mode"):
+        parse("press-07", "mode", payload.encode(), now_ms=NOW_MS)

@@ -214,3 +214,9 @@ def test_a_channel_that_is_heard_but_never_judged_does_not_look_ok() -> None:
     assert live.statuses == {"vib": Status.OK, "amp": Status.GAP}
     live.judged(verdict(t_s=4, readings=both), fault_code=0)
     assert live.status("amp") is Status.OK
+
+
+def test_a_verdict_from_before_a_reload_that_took_a_channel_out_is_taken() -> None:
+    live = machine()
+    live.judged(verdict(readings=(reading("vib"), reading("gone"))), fault_code=0)
+    assert live.verdicts == 1

@@ -30,19 +30,19 @@ def test_a_flood_begins_above_ten_and_ends_below_five() -> None:
     performance = Performance()
     shown = []
     for _ in range(11):
-        performance.raised(alarm(0))
+        performance.raised(alarm(0), NOW)
         shown.append(performance.flood(NOW))
     assert shown == [False] * 10 + [True]
     assert performance.flood(NOW + TEN_MINUTES_MS)
     assert not performance.flood(NOW + TEN_MINUTES_MS + 1)
     for _ in range(10):
-        performance.raised(alarm(-TEN_MINUTES_MS - 1))
+        performance.raised(alarm(-TEN_MINUTES_MS - 1), NOW + TEN_MINUTES_MS + 1)
     assert not performance.flood(NOW + TEN_MINUTES_MS + 1)
 
 
 def test_an_alarm_that_comes_three_times_in_a_minute_chatters_for_an_hour() -> None:
     performance = seen(60_000, 30_000, 0, name="stale-a")
-    performance.raised(alarm(0, "anomaly"))
+    performance.raised(alarm(0, "anomaly"), NOW)
     kpi = performance.kpi([], NOW)
     assert (kpi["chattering"], kpi["chattering_count"]) == ("m/stale-a", 1)
     assert performance.kpi([], NOW + 3_600_001)["chattering_count"] == 0
@@ -79,3 +79,19 @@ def test_no_ten_minutes_hold_more_than_the_peak(ms_ago: list[int]) -> None:
 @pytest.mark.parametrize("back_ms", [0, DAY_MS])
 def test_a_clock_that_goes_back_breaks_nothing(back_ms: int) -> None:
     assert seen(0, 10, 20).kpi([alarm(0)], NOW - back_ms)["rate_10min"] == 3
+
+
+def test_a_clock_ahead_of_this_one_makes_no_flood_that_lasts() -> None:
+    performance = Performance()
+    for day in range(11):
+        performance.raised(alarm(-365 * DAY_MS), NOW + day * DAY_MS)
+        assert not performance.flood(NOW + day * DAY_MS)
+    assert not performance.flood(NOW + 200 * DAY_MS)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_flood_goes_on_over_a_restart_until_it_ends_by_its_own_measure(shown: bool) -> None:
+    later = seen(*range(7))
+    later.resume([alarm(0, "flood")] if shown else [])
+    assert later.flood(NOW) is shown
+    assert not later.flood(NOW + TEN_MINUTES_MS + 1)
