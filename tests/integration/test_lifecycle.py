@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import MACHINE, Daemon, Hmi, MqttOutlet, Sensors
+from integration.harness import BASE, MACHINE, Daemon, Hmi, MqttOutlet, Sensors
 from integration.small import HERE, ROTOR, SMALL, call, call_json, small_config, state_db
 from servers.mosquitto import Mosquitto
 
@@ -174,3 +174,71 @@ def test_the_same_by_the_command_line_with_a_daemon_and_without(
         with state_db(config) as db:
             by = dict(db.execute("SELECT verb, via FROM audit WHERE error = ''").fetchall())
         assert by["suppress"] == ("socket" if daemon_runs else "offline")
+
+
+def test_modes_maintenance_captures_and_enrolments_by_command(tmp_path: Path, enrolled: Path) -> None:
+    verbs = 'commands = ["ack", "capture", "mode", "maintenance", "enroll-start", "enroll-stop"]'
+    with Mosquitto(tmp_path) as broker, Hmi(broker.port) as hmi:
+        config = small_config(tmp_path / "edge", enrolled=enrolled, broker_port=broker.port, machines=FAST, mqtt=verbs)
+        with Daemon(config) as daemon, Sensors(MqttOutlet(broker.port), machine=ROTOR) as sensors:
+            hmi.wait_for(f"{HERE}/score")
+            assert "not allowed" in tell(hmi, "suppress")["error"]
+            assert tell(hmi, "capture", by="kim")["ok"] == 1
+            kept = daemon.wait_for_event("captured", by="kim")["capture"]
+            assert (tmp_path / "edge" / "state" / "captures" / kept / "capture.json").is_file()
+
+            assert tell(hmi, "mode", mode="turbo", by="kim")["ok"] == 1
+            hmi.wait_for_json(f"{HERE}/alarm/unknown-mode", lambda a: a["state"] == "UNACK")
+            assert "must be 1 to 48" in tell(hmi, "mode", mode="a/b")["error"]
+            tell(hmi, "mode", mode="default")
+            hmi.wait_for_json(f"{HERE}/alarm/unknown-mode", lambda a: a["state"] == "RTNUN")
+
+            assert tell(hmi, "enroll-start", by="kim")["ok"] == 1
+            assert "already" in tell(hmi, "enroll-start", by="kim")["error"]
+            sensors.wait_until(sensors.now_ns + 20 * 10**9)
+            assert tell(hmi, "enroll-stop", by="kim")["ok"] == 1
+            learnt = daemon.wait_for_event("enrolled", timeout_s=60)["bank"]
+            hmi.wait_for_json(f"{HERE}/state", lambda s: s["bank"] == learnt and s["score"] >= 0)
+
+            assert tell(hmi, "maintenance", until=in_ms(600), by="kim")["ok"] == 1
+            hmi.wait_for_json(ALARM, lambda a: (a["state"], a["suppressed_by"]) == ("SUPPRESSED", "maintenance"))
+            sensors.fault_now()
+            raised = hmi.wait_for_json(f"{HERE}/event", lambda e: (e["alarm"], e["event"]) == ("anomaly", "raise"))
+            assert (raised["state"], raised["level"]) == ("SUPPRESSED", 1)
+            assert tell(hmi, "maintenance", until=1, by="kim")["ok"] == 1
+            hmi.wait_for_json(ALARM, lambda a: a["state"] == "UNACK")
+
+
+MANY = f"""
+[[machines]]
+id = "{MACHINE}"
+""" + "".join(
+    f"""
+[[machines.channels]]
+id = "c{n}"
+rate_hz = 8000
+source = "plant"
+topic = "raw/{MACHINE}/c{n}"
+stale_s = 2
+"""
+    for n in range(12)
+)
+
+
+def test_a_flood_is_one_alarm_and_says_so_in_the_measures(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, Hmi(broker.port) as hmi:
+        config = small_config(tmp_path / "edge", broker_port=broker.port, machines=MANY)
+        with Daemon(config) as daemon:
+            flood = hmi.wait_for_json(f"{HERE}/alarm/flood", lambda a: a["state"] == "UNACK")
+            assert "stale-c0" in flood["text"] and "stale-c11" in flood["text"]
+            for n in range(12):
+                topic = f"{HERE}/alarm/stale-c{n}"
+                hmi.wait_for_json(topic, lambda a: (a["state"], a["suppressed_by"]) == ("SUPPRESSED", "flood"))
+            kpi = hmi.wait_for_json(f"{BASE}/alarms/kpi", lambda k: k["flood"] == 1)
+            assert (kpi["active"], kpi["unacknowledged"], kpi["rate_10min"]) == (13, 1, 13)
+            before = events(hmi)
+            daemon.kill()
+            daemon.start()
+            hmi.wait_for_json(f"{BASE}/alarms/kpi", after=hmi.count(f"{BASE}/alarms/kpi"))
+            time.sleep(2.5)
+            assert events(hmi) == before, "a restart alone ends no flood"

@@ -106,6 +106,11 @@ def test_a_third_speed_is_an_unknown_mode_and_a_fault_at_an_enrolled_one_is_foun
 
             began_ms = line.run(TURBO, 12)
             hmi.wait_for_json(f"{HERE}/state", lambda s: s["mode"] == "unknown")
+            advised = hmi.wait_for_json(
+                f"{HERE}/event", lambda e: (e["alarm"], e["event"]) == ("unknown-mode", "raise")
+            )
+            assert (advised["state"], advised["priority"]) == ("UNACK", 4)
+            hmi.wait_for(f"{HERE}/level", lambda p: p == b"1")
             line.run(FULL, 6)
             daemon_states = [s for s in states(hmi) if s["ts"] > began_ms + 1500 and s["ts"] < began_ms + 12_000]
             unknown = [s for s in daemon_states if s["mode"] == "unknown"]

@@ -80,6 +80,9 @@ def test_a_dead_and_an_unplugged_sensor_are_named_and_the_score_goes_on_without_
             rotor.from_ns = sensors.now_ns + 2 * 10**9
             hmi.wait_for(words["vib"], lambda p: p == b"flat")
             hmi.wait_for(words["vib2"], lambda p: p == b"unplugged")
+            for channel, word in (("vib", "flat"), ("vib2", "unplugged")):
+                alarm = hmi.wait_for_json(f"{HERE}/alarm/sensor-{channel}", lambda a: a["state"] == "UNACK")
+                assert f"the sensor {channel} cannot be trusted: {word}" in alarm["text"]
             sensors.wait_until(rotor.from_ns + 30 * 10**9)
             outlet.close()
 
