@@ -93,12 +93,12 @@ def table(results: Mapping[str, Any], out: Path, named: Mapping[str, str]) -> st
     """One line for each variant: its mean over the protocols that every variant saw, and its monitors."""
     reached: dict[str, list[float]] = {name: [] for name in named}
     for protocol in results["protocols"]:
-        if protocol["protocol"].startswith("esc"):
+        if protocol["name"].startswith("esc"):
             continue
-        values = {name: protocol["values"].get(contestant) for name, contestant in named.items()}
-        if all(value is not None for value in values.values()):
-            for name, value in values.items():
-                reached[name].append(float(value["value"] if isinstance(value, dict) else value))
+        found = {name: protocol["results"][contestant] for name, contestant in named.items()}
+        if all(one is not None for one in found.values()):
+            for name, one in found.items():
+                reached[name].append(float(one[protocol["headline"]]))
     lines = ["| | mean | better than untrained | " + " | ".join(MONITORS) + " |", "|---" * (3 + len(MONITORS)) + "|"]
     base = reached[UNTRAINED]
     for name, values in reached.items():
