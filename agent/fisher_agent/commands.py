@@ -5,7 +5,7 @@ so what is not clearly meant is refused and nothing is guessed.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,17 +84,20 @@ def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | 
         raise RefusedCommand("not JSON; send an object or an occurrence number", bare) from error
     if not isinstance(document, dict):
         document = {"occurrence": document}
-    command = Command(
+    named = Command(  # so that what is refused is refused to somebody
         verb,
         machine,
         id=_text(document.get("id"), "id", bare),
         alarm=_text(document.get("alarm"), "alarm", bare) or "anomaly",
-        occurrence=_occurrence(document["occurrence"], bare) if document.get("occurrence") is not None else -1,
         by=_text(document.get("by"), "by", bare),
         comment=_text(document.get("comment"), "comment", bare),
-        ts_ms=_time_ms(document.get("ts"), "ts", bare),
-        until_ms=_time_ms(document.get("until"), "until", bare),
         mode=_text(document.get("mode"), "mode", bare),
+    )
+    command = replace(
+        named,
+        occurrence=_occurrence(document["occurrence"], named) if document.get("occurrence") is not None else -1,
+        ts_ms=_time_ms(document.get("ts"), "ts", named),
+        until_ms=_time_ms(document.get("until"), "until", named),
     )
     if command.ts_ms and abs(now_ms - command.ts_ms) > MAX_AGE_MS:
         hint = " (seconds? give milliseconds)" if abs(now_ms - command.ts_ms * 1000) <= MAX_AGE_MS else ""
