@@ -22,6 +22,7 @@ from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.stages import Message, Scalar
 from fisher_agent.store import Audit
 
+MAX_VERB = 48
 _capturing: set[asyncio.Task[str]] = set()
 log = structlog.get_logger()
 
@@ -53,12 +54,19 @@ async def _from_broker(agent: Agent, machine: str, verb: str, payload: bytes) ->
     now_ms = time.time_ns() // 1_000_000
     command = Command(verb, machine)
     allowed = agent.config.mqtt.commands if agent.config.mqtt else ()
+    wrong: RefusedCommand | None = None
     try:
         command = parse(machine, verb, payload, now_ms=now_ms) or command
+    except RefusedCommand as refused:
+        command, wrong = refused.command or command, refused
+    try:
+        # Whether anybody may ask for it at all comes before what is wrong with it.
         if machine not in agent.machines:
             raise RefusedCommand(f"{machine!r} is not a machine of this agent", command)
         if verb not in allowed:
             raise RefusedCommand(f"{verb!r} is not allowed; mqtt.commands has: {', '.join(allowed) or 'none'}", command)
+        if wrong is not None:
+            raise wrong
         error = await perform(agent, command, via="mqtt")
     except RefusedCommand as refused:
         command, error = refused.command or command, str(refused)
@@ -97,7 +105,7 @@ def audit(command: Command, *, via: str, error: str = "") -> Audit:
     return Audit(
         t_ms=time.time_ns() // 1_000_000,
         machine=command.machine,
-        verb=command.verb,
+        verb=command.verb[:MAX_VERB],  # of a topic, which may be long
         alarm=command.alarm,
         occurrence=command.occurrence,
         command_id=command.id,

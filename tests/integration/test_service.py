@@ -182,7 +182,7 @@ def test_what_is_not_clearly_an_acknowledgement_is_refused_with_its_reason(
     [
         ("mode", MACHINE, "'mode' is not allowed; mqtt.commands has: ack, shelve, unshelve"),
         ("explode", MACHINE, "'explode' is not allowed"),
-        ("shelve", MACHINE, "not supported by this version"),
+        ("shelve", MACHINE, "names no until"),
         ("ack", "press-99", "'press-99' is not a machine of this agent"),
     ],
 )
@@ -231,7 +231,7 @@ def test_an_acknowledgement_is_obeyed_once_however_it_is_written(alarmed: tuple[
         event = hmi.wait_for_json(f"{HERE}/event")
         assert (event["acked"], event["by"], event["comment"], event["state"]) == (1, "anna", "on my way", "ACKED")
         hmi.wait_for(ACK, lambda p: p == b"")  # the retained command is deleted, as those who listen see
-        assert operator.says(said) == first  # the same id: the same answer
+        assert operator.says(said) | {"ts": 0} == first | {"ts": 0}  # the same id: the same answer
         for again in (str(occurrence), f'"{occurrence}"', f'{{"occurrence": "{occurrence}"}}'):
             assert operator.says(again)["ok"] == 1
         hmi.publish(ACK, b"")
