@@ -142,8 +142,10 @@ def test_a_fan_that_turns_louder_at_one_speed_is_seen_and_among_three_speeds_it_
         names = [f"fan_0_{speed}_0_weight_a.flac" for speed in enrolled]
         normal = [f for i, t in enumerate(fan(names)) for f in captures(t, machine, begin_ns=T0_NS + i * 10**13)]
         later = captures(fan(["fan_0_med_0_weight_b.flac"])[0], machine, begin_ns=T0_NS + 10**15)
-        louder = [replace(f, samples=f.samples * np.float32(1.5)) for f in later]
-        over = [np.mean([v.score >= 1 for v in verdicts(machine, window, normal, some)]) for some in (later, louder)]
-        print(f"\nfan, {len(enrolled)} speeds enrolled: over the limit {over[0]:.0%}, level x 1.5 {over[1]:.0%}")
+        some = [[replace(f, samples=f.samples * np.float32(k)) for f in later] for k in (1, 1.5, 2)]
+        over = [np.mean([v.score >= 1 for v in verdicts(machine, window, normal, one)]) for one in some]
+        said = f"over the limit {over[0]:.0%}, level x 1.5 {over[1]:.0%}, x 2 {over[2]:.0%}"
+        print(f"\nfan, {len(enrolled)} speeds enrolled: {said}")
         assert over[0] < 0.1
-        assert len(enrolled) > 1 or over[1] > 0.9
+        # Four minutes enrolled for one false alarm per 30 days: the limit lies a quarter higher than without a budget.
+        assert len(enrolled) > 1 or (over[1] > 0.2 and over[2] > 0.95)
