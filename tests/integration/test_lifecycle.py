@@ -30,7 +30,9 @@ def tell(hmi: Hmi, verb: str, *, retain: bool = False, **said: Any) -> dict[str,
 
 
 def events(hmi: Hmi) -> list[tuple[str, str, str]]:
-    return [(e["alarm"], e["event"], e["state"]) for e in map(json.loads, hmi.heard.get(f"{HERE}/event", ()))]
+    """Every transition, once: what a kill left unnoted in the outbox is delivered again, with the same `seq`."""
+    told = {(e["alarm"], e["seq"]): e for e in map(json.loads, hmi.heard.get(f"{HERE}/event", ()))}
+    return [(e["alarm"], e["event"], e["state"]) for e in told.values()]
 
 
 @contextmanager
