@@ -11,7 +11,7 @@ from typing import Any
 
 from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.codes import UNKNOWN_FAULT, Level, Quality, State
-from fisher_agent.commands import Command
+from fisher_agent.commands import Command, is_done
 from fisher_agent.lifecycle import (
     ANOMALY,
     FAULT,
@@ -19,10 +19,8 @@ from fisher_agent.lifecycle import (
     SENSOR,
     STALE,
     UNKNOWN_MODE,
-    WAITING,
     Alarm,
     Event,
-    Inhibit,
     Reason,
     Transition,
     step,
@@ -269,7 +267,7 @@ class MachineAlarms:
         t_ms = t_ns // MS
         if command.verb == "shelve" and (error := self._unshelvable(command, t_ms)):
             return CommandResult(False, error)
-        if _is_done(alarm, command):
+        if is_done(alarm, command):
             return CommandResult(True)
         moves: list[Transition] = []
         self._move(
@@ -375,20 +373,6 @@ class MachineAlarms:
         ratio = self._config.alarm_ratio
         severe = active and score >= (ratio * SEVERE_KEEPS if self.anomaly.severe else ratio)
         self._set(ANOMALY, severe=severe, severity=SEVERE if severe else RANKS[ANOMALY][1])
-
-
-def _is_done(alarm: Alarm, command: Command) -> bool:
-    """Whether a command has nothing left to do."""
-    shelved = alarm.has(Inhibit.SHELVED)
-    return {
-        "ack": alarm.acked or alarm.base not in WAITING,
-        "shelve": shelved and alarm.shelved_until == command.until_ms,
-        "unshelve": not shelved,
-        "suppress": Reason.OPERATOR in alarm.suppressed_by,
-        "unsuppress": Reason.OPERATOR not in alarm.suppressed_by,
-        "out-of-service": alarm.out_of_service,
-        "in-service": not alarm.out_of_service,
-    }[command.verb]
 
 
 def _facts(verdict: Verdict, fault_code: int) -> dict[str, Any]:

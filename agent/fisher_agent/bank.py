@@ -1,4 +1,4 @@
-"""A machine's memory bank: what was learnt of it, whether it fits, and its bytes.
+"""A machine's memory bank: what was learnt of it, and its bytes.
 
 A bank is immutable and bound to what made it: bundle, precision, window, and each channel's rate, scale, unit and gain.
 As bytes it is a safetensors file whose metadata holds the rest as JSON; nothing is ever unpickled.
@@ -6,7 +6,7 @@ As bytes it is a safetensors file whose metadata holds the rest as JSON; nothing
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -17,16 +17,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fisher_agent.calibrate import Doubles
-from fisher_agent.config import ChannelConfig, JudgeBy, MachineConfig, WindowConfig
-from fisher_agent.errors import BadFile, BankMismatch
+from fisher_agent.config import JudgeBy
+from fisher_agent.errors import BadFile
 from fisher_agent.exceedance import Calibrated
 from fisher_agent.stages import Floats
 from fisher_agent.traits import Traits
 
 FORMAT = "fisher.bank/1"
-CROSS_PRECISION_SHARE = 0.1  # of the smallest limit: less than this much noise does not change what is alarmed
-
-
 NO_FEATURES: Floats = np.zeros((0, 0), np.float32)
 NOWHERE: Doubles = np.zeros(0)
 UNMEASURED: Floats = np.zeros(0, np.float32)
@@ -152,75 +149,6 @@ class Bank:
         if (np.diff(bank.calibration) < 0).any():
             raise BadFile("the bank's calibration scores are not sorted; enrol again")
         return bank
-
-
-def check(
-    bank: Bank,
-    *,
-    bundle_digest: str,
-    precision: str,
-    window: WindowConfig,
-    machine: MachineConfig,
-    judged_by: str,
-    cross_precision_distance: float | None = None,
-) -> None:
-    """Raise BankMismatch, naming all that differs and what to do, unless the bank was made for exactly this.
-
-    `cross_precision_distance` is the measured cosine distance between the same input embedded at both precisions; under
-    a tenth of the smallest limit it makes another precision acceptable.
-    """
-    enrol = _machine_differences(bank, machine)
-    rebuild: list[str] = []
-    if bank.bundle_digest != bundle_digest:
-        rebuild.append(f"bundle {bank.bundle_name} {bank.bundle_digest[:12]}, now {bundle_digest[:12]}")
-    if (bank.length_s, bank.hop_s) != (window.length_s, window.hop_s):
-        rebuild.append(
-            f"window {bank.length_s:g} s every {bank.hop_s:g} s, now {window.length_s:g} s every {window.hop_s:g} s"
-        )
-    if bank.judged_by != judged_by:
-        rebuild.append(f"scores by {bank.judged_by}, now by {judged_by} (model.judge_by)")
-    if bank.precision != precision:
-        seen = [c.limit for c in bank.channels if c.n_bands]
-        smallest = min(seen, default=float("inf"))
-        if seen and (
-            cross_precision_distance is None or not cross_precision_distance < CROSS_PRECISION_SHARE * smallest
-        ):
-            rebuild.append(f"precision {bank.precision}, now {precision}")
-    if enrol:
-        raise BankMismatch(
-            f"bank {bank.version} of machine {bank.machine} was made for {'; '.join(enrol + rebuild)}; "
-            f"enrol again: `fisher-agent enroll --machine {machine.id}`"
-        )
-    if rebuild:
-        raise BankMismatch(
-            f"bank {bank.version} of machine {bank.machine} was made for {'; '.join(rebuild)}; "
-            "run `fisher-agent banks rebuild`"
-        )
-
-
-def _machine_differences(bank: Bank, machine: MachineConfig) -> list[str]:
-    different = [] if bank.machine == machine.id else [f"machine {bank.machine}, now {machine.id}"]
-    enrolled, configured = {c.channel for c in bank.channels}, {c.id for c in machine.channels}
-    if enrolled != configured:
-        different.append(f"channels {', '.join(sorted(enrolled))}, now {', '.join(sorted(configured))}")
-    for channel in bank.channels:
-        if channel.channel in configured:
-            now = machine.channel(channel.channel)
-            different += [
-                f"{channel.channel}: {what} {was!r}, now {is_now!r}"
-                for what, was, is_now in _bound(channel, now)
-                if was != is_now
-            ]
-    return different
-
-
-def _bound(channel: ChannelBank, now: ChannelConfig) -> Sequence[tuple[str, object, object]]:
-    return (
-        ("rate_hz", channel.rate_hz, now.rate_hz),
-        ("scale", channel.scale, now.scale),
-        ("unit", channel.unit, now.unit),
-        ("capture", "snapshot" if channel.snapshot else "stream", now.capture),
-    )
 
 
 # The file ----------------------------------------------------------------------------------------------------------

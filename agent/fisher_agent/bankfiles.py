@@ -10,9 +10,7 @@ with a dot are unfinished or being removed, and are swept away at the next start
 writes holds the lock of state_dir (an open Store).
 """
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import time
@@ -20,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fisher_agent.durable import sha256, sync, write
 from fisher_agent.errors import BadFile, ConfigError, Unavailable
 
 NAME = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
@@ -67,7 +66,7 @@ class BankFiles:
             "version": version,
             "number": 1 + max((n for v in self.versions(machine) if (n := self._number(machine, v)) < LAST), default=0),
             "created_ms": time.time_ns() // 1_000_000,
-            "files": {name: {"sha256": _digest(body), "bytes": len(body)} for name, body in contents.items()},
+            "files": {name: {"sha256": sha256(body), "bytes": len(body)} for name, body in contents.items()},
         }
         shared = self.manifest(machine, like)["files"].get(WAVEFORMS) if like else None
         if shared is not None:
@@ -78,13 +77,13 @@ class BankFiles:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(mode=0o750, parents=True)
             for name, body in contents.items():
-                _write(draft / name, body)
+                write(draft / name, body)
             if like and shared is not None:
                 (draft / WAVEFORMS).hardlink_to(self._path(machine, like) / WAVEFORMS)
-            _sync(draft)
+            sync(draft)
             draft.rename(final)
-            _sync(final.parent)
-            _sync(self._root)
+            sync(final.parent)
+            sync(self._root)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise Unavailable(f"bank {version} of {machine} cannot be written to {final}: {error}") from error
@@ -98,11 +97,11 @@ class BankFiles:
         draft = folder.parent / f".{ACTIVE}"
         try:
             if self._waits(machine, version):
-                _write(folder / ACCEPTED, b"")
-                _sync(folder)
-            _write(draft, version.encode())
+                write(folder / ACCEPTED, b"")
+                sync(folder)
+            write(draft, version.encode())
             draft.replace(folder.parent / ACTIVE)
-            _sync(folder.parent)
+            sync(folder.parent)
         except OSError as error:
             raise Unavailable(f"bank {version} of {machine} cannot be made active: {error}") from error
 
@@ -187,7 +186,7 @@ class BankFiles:
         try:
             shutil.rmtree(grave, ignore_errors=True)
             folder.rename(grave)
-            _sync(self._root)
+            sync(self._root)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -226,30 +225,10 @@ class BankFiles:
             body = path.read_bytes()
         except OSError as error:
             raise BadFile(f"{path} cannot be read: {error}") from error
-        if not isinstance(stated, dict) or stated.get("sha256") != _digest(body):
+        if not isinstance(stated, dict) or stated.get("sha256") != sha256(body):
             size = stated.get("bytes") if isinstance(stated, dict) else "unknown"
             raise BadFile(
                 f"{path} is damaged ({len(body)} bytes, written were {size}); "
                 f"go back with `fisher-agent rollback --machine {machine}` or enrol again"
             )
         return body
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
-def _write(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """A rename is durable only when its folder is flushed (rename(2), fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,18 +11,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import numpy as np
-import safetensors.numpy
-
 from fisher_agent.backtest import BACK_NS, Past, Raises, factors, kept_sentence, recounted, stored_sentence
+from fisher_agent.bankcheck import Setting
 from fisher_agent.bankfiles import WAITS, BankFiles
 from fisher_agent.bankset import BankSet
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.coverage import EnrolReport
 from fisher_agent.errors import BadFile, BankMismatch, ConfigError, NotLearnt
+from fisher_agent.keptrecordings import NORMAL, is_mode, joined, label_of, mode_of, pack, unpack
 from fisher_agent.ledger import Model
 from fisher_agent.machinejudge import MachineJudge
-from fisher_agent.modeconfig import DEFAULT_MODE, UNKNOWN_MODE
+from fisher_agent.modeconfig import UNKNOWN_MODE
 from fisher_agent.modelearning import learn_fault, learn_modes, rebuild
 from fisher_agent.pipeline import Pipeline
 from fisher_agent.probation import Probation
@@ -39,8 +38,6 @@ MB = 1_000_000
 Progress = Callable[[int, int], None]
 PastOf = Callable[[str, int], Iterator[Past]]  # machine, since (ns)
 Activate = Literal["now", "later", "never"]
-NORMAL = ""  # the label of recordings of normal running in the default mode
-OF_MODE = "@"  # begins the labels of other modes; no fault class has it
 OWN_OF_FILES = frozenset({"files", "number", "created_ms"})  # what `BankFiles` writes into a manifest by itself
 
 
@@ -88,7 +85,16 @@ class BankLibrary:
             if version is None:
                 return None, ""
             bank = BankSet.from_bytes(self._files.read(machine.id, version))
-            self._check(bank, machine)
+            bank.check(
+                Setting(
+                    bundle_digest=self._engine.bundle.digest,
+                    precision=self._engine.embedder.precision,
+                    window=self._config.window,
+                    machine=machine,
+                    judged_by=self._config.model.judge_by,
+                    cross_precision_distance=self._engine.distances.get(bank.banks[0].precision),
+                )
+            )
         except (BadFile, BankMismatch) as error:
             return None, str(error)
         return bank, ""
@@ -114,7 +120,7 @@ class BankLibrary:
         previous, problem = self.load(machine)
         previous = _configured(previous, machine)
         kept = self._recordings(machine.id, previous) if previous else {}
-        faults = {label: r for label, r in kept.items() if not _is_mode(label)}
+        faults = {label: r for label, r in kept.items() if not is_mode(label)}
         common: dict[str, Any] = {
             "machine": machine,
             "window": self._config.window,
@@ -143,7 +149,7 @@ class BankLibrary:
                 why = f" ({problem})" if problem else ""
                 raise NotLearnt(f"{machine.id} has no usable bank of normal running{why}; enrol that first")
             bank, report = learn_fault(recording, banks=previous, fault=fault, **common)
-            recordings = {**kept, fault: _joined(faults.get(fault), recording)}
+            recordings = {**kept, fault: joined(faults.get(fault), recording)}
         report = report.with_backtest(self.backtest(machine, bank, embedder=embedder))
         if activate != "never":
             self._save(bank, recordings, report, activate=activate == "now")
@@ -159,9 +165,9 @@ class BankLibrary:
         old = BankSet.from_bytes(self._files.read(machine.id, version))
         recordings = self._recordings(machine.id, old)
         bank, report = rebuild(
-            {_mode(label): r for label, r in recordings.items() if _is_mode(label)},
+            {mode_of(label): r for label, r in recordings.items() if is_mode(label)},
             old,
-            faults={k: v for k, v in recordings.items() if not _is_mode(k)},
+            faults={k: v for k, v in recordings.items() if not is_mode(k)},
             coreset=self._config.enroll.coreset,
             judge_by=self._config.model.judge_by,
             machine=machine,
@@ -224,7 +230,7 @@ class BankLibrary:
         kept = self._recordings(machine.id, old)
         if not kept:
             return [*sentences, f"none were kept with bank {old.version} (enroll.keep_mb)"]
-        normal = {k: r for k, r in kept.items() if _is_mode(k)}
+        normal = {k: r for k, r in kept.items() if is_mode(k)}
         counts = {k: self._rejudged(machine, bank, k, r, embedder=embedder) for k, r in kept.items()}
         if normal:
             seconds = sum(r.duration_s for r in normal.values())
@@ -256,10 +262,10 @@ class BankLibrary:
     ) -> Raises:
         pipeline = Pipeline(frontend=self._engine.frontend, embedder=embedder or self._engine.embedder)
         pipeline.judges[machine.id] = self.judge(machine, bank)
-        tagged = machine.mode is not None and machine.mode.topic is not None and _is_mode(label)
+        tagged = machine.mode is not None and machine.mode.topic is not None and is_mode(label)
         raises = Raises(machine.alarm)
         for moment in moments(recording, machine, self._config.window):
-            known = replace(moment, mode=_mode(label)) if tagged else moment
+            known = replace(moment, mode=mode_of(label)) if tagged else moment
             for verdict in pipeline.process([known]):
                 if verdict.scored:
                     raises.take(verdict.score)
@@ -293,16 +299,6 @@ class BankLibrary:
             self._files.activate(machine, bank.version)
         return True
 
-    def _check(self, bank: BankSet, machine: MachineConfig) -> None:
-        bank.check(
-            bundle_digest=self._engine.bundle.digest,
-            precision=self._engine.embedder.precision,
-            window=self._config.window,
-            machine=machine,
-            judged_by=self._config.model.judge_by,
-            cross_precision_distance=self._engine.distances.get(bank.banks[0].precision),
-        )
-
     def _save(
         self,
         bank: BankSet,
@@ -320,13 +316,13 @@ class BankLibrary:
             "bundle": bank.banks[0].bundle_name,
             "bundle_digest": bank.banks[0].bundle_digest,
             "modes": list(bank.modes),
-            "faults": sorted(k for k in recordings if not _is_mode(k)),
+            "faults": sorted(k for k in recordings if not is_mode(k)),
             "waveform_bytes_kept": sum(r.nbytes for r in kept.values()),
             "waveform_bytes_heard": total,
             "report": report.as_dict() if report else {},
             WAITS: not activate,
         }
-        packed, data = _pack(kept) if keep else None, bank.to_bytes()
+        packed, data = pack(kept) if keep else None, bank.to_bytes()
         with self._saving:
             self._files.save(bank.machine, bank.version, data=data, manifest=manifest, waveforms=packed)
             if activate:
@@ -335,24 +331,10 @@ class BankLibrary:
     def _recordings(self, machine: str, bank: BankSet) -> dict[str, Recording]:
         """What was kept with a version: by label, those of modes and those of faults."""
         waveforms = self._files.waveforms(machine, bank.version)
-        found = {} if waveforms is None else _unpack(waveforms)
+        found = {} if waveforms is None else unpack(waveforms)
         if NORMAL in found and len(bank.modes) == 1:  # kept before there were modes
             found[label_of(bank.modes[0])] = found.pop(NORMAL)
         return found
-
-
-def label_of(mode: str) -> str:
-    """The label of a mode's recordings among those that are kept."""
-    """What recordings of a mode are kept under; a fault's class cannot be one."""
-    return NORMAL if mode == DEFAULT_MODE else f"{OF_MODE}{mode}"
-
-
-def _is_mode(label: str) -> bool:
-    return label == NORMAL or label.startswith(OF_MODE)
-
-
-def _mode(label: str) -> str:
-    return DEFAULT_MODE if label == NORMAL else label.removeprefix(OF_MODE)
 
 
 def _configured(bank: BankSet | None, machine: MachineConfig) -> BankSet | None:
@@ -383,36 +365,3 @@ def list_banks(config: Config, files: BankFiles) -> list[dict[str, Any]]:
             manifest = files.manifest(machine.id, version)
             rows.append({"machine": machine.id, "version": version, "active": version == active, **manifest})
     return rows
-
-
-def _joined(older: Recording | None, newer: Recording) -> Recording:
-    """A class that is enrolled again keeps what was recorded of it before."""
-    if older is None:
-        return newer
-    both = Recording()
-    for recording in (older, newer):
-        for frame in recording.frames():
-            both.add(frame)
-    return both
-
-
-def _pack(recordings: Mapping[str, Recording]) -> bytes:
-    arrays = {
-        f"{label}/{name}": np.ascontiguousarray(array)
-        for label, recording in recordings.items()
-        for name, array in recording.to_arrays().items()
-    }
-    packed: bytes = safetensors.numpy.save(arrays)
-    return packed
-
-
-def _unpack(data: bytes) -> dict[str, Recording]:
-    try:
-        arrays = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise BadFile(f"the kept waveforms cannot be read: {error}") from error
-    grouped: dict[str, dict[str, Any]] = {}
-    for key, array in arrays.items():
-        label, _, name = key.partition("/")
-        grouped.setdefault(label, {})[name] = array
-    return {label: Recording.from_arrays(group) for label, group in grouped.items()}

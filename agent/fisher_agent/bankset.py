@@ -12,8 +12,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from fisher_agent.bank import Bank, check
-from fisher_agent.config import MachineConfig, WindowConfig
+from fisher_agent.bank import Bank
+from fisher_agent.bankcheck import Setting, check
 from fisher_agent.errors import BadFile, BankMismatch
 
 FORMAT = "fisher.banks/1"
@@ -80,26 +80,14 @@ class BankSet:
         """A new version in which modes have other names; ValueError where two would have the same."""
         return BankSet(tuple(replace(b, version=version, mode=names.get(b.mode, b.mode)) for b in self.banks))
 
-    def check(
-        self,
-        *,
-        bundle_digest: str,
-        precision: str,
-        window: WindowConfig,
-        machine: MachineConfig,
-        judged_by: str,
-        cross_precision_distance: float | None = None,
-    ) -> None:
-        """BankMismatch, as `bank.check`, unless every one was made for exactly this."""
+    def check(self, now: Setting) -> None:
+        """BankMismatch, as `bankcheck.check`, unless every one was made for exactly this."""
         for bank in self.banks:
-            check(
-                bank, bundle_digest=bundle_digest, precision=precision, window=window, machine=machine,
-                judged_by=judged_by, cross_precision_distance=cross_precision_distance,
-            )  # fmt: skip
+            check(bank, now)
             if {c.channel: c.gain for c in bank.channels} != self.gains:
                 raise BankMismatch(
                     f"the modes of bank {self.version} of machine {self.machine} have unlike gains; "
-                    f"enrol again: `fisher-agent enroll --machine {machine.id}`"
+                    f"enrol again: `fisher-agent enroll --machine {now.machine.id}`"
                 )
 
     def to_bytes(self) -> bytes:

@@ -8,10 +8,8 @@ A capture is complete or not there, like a bank (`bankfiles`). What an operator 
 an occurrence. Reading needs no lock; who writes holds the lock of state_dir.
 """
 
-import hashlib
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fisher_agent.durable import sha256, sync, write
 from fisher_agent.errors import BadFile, Unavailable
 from fisher_agent.rawfiles import arrays_of, unpack
 from fisher_agent.stages import Floats, Frame
@@ -166,15 +165,15 @@ class CaptureFiles:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(mode=0o750, parents=True)
             for file, content in {**files, DOCUMENT: body}.items():
-                _write(draft / file, content)
-            _sync(draft)
+                write(draft / file, content)
+            sync(draft)
             if final.exists():
                 aside = final.with_name(f"{name}.{final.stat().st_mtime_ns // 10**9}")
                 shutil.rmtree(aside, ignore_errors=True)
                 final.rename(aside)
             draft.rename(final)
-            _sync(final.parent)
-            _sync(self._root)
+            sync(final.parent)
+            sync(self._root)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise Unavailable(f"capture {machine}/{name} cannot be written to {final}: {error}") from error
@@ -259,6 +258,19 @@ class CaptureFiles:
         return self._root / machine / name
 
 
+def blocks_of(frames: list[Frame], *, whole: bool) -> list[Block]:
+    """The stamps of frames. Those of a stream that follow on to the nanosecond are one: they give the same windows."""
+    found: list[Block] = []
+    for frame in frames:
+        if found and not whole and not frame.gap:
+            t_ns, n, gap = found[-1]
+            if frame.t_ns == t_ns + round(n * 1e9 / frame.rate_hz):
+                found[-1] = t_ns, n + len(frame.samples), gap
+                continue
+        found.append((frame.t_ns, len(frame.samples), frame.gap))
+    return found
+
+
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "machine": str, "alarm": str, "occurrence": int, "onset_ns": int, "raised_ns": int, "text": str, "bank": str,
     "model": str, "sha256": dict, "channels": list, "verdict": dict, "explanation": dict,
@@ -324,26 +336,5 @@ def _finite(node: Any) -> Any:
     return [_finite(value) for value in node] if isinstance(node, list | tuple) else node
 
 
-def sha256(body: bytes) -> str:
-    """Of a file, in hex."""
-    return hashlib.sha256(body).hexdigest()
-
-
 def _size(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.iterdir())
-
-
-def _write(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """A rename is durable only when its folder is flushed (rename(2), fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fisher_agent.errors import FisherError
+from fisher_agent.lifecycle import WAITING, Alarm, Inhibit, Reason
 from fisher_agent.stages import Scalar
 
 MAX_AGE_MS = 60_000
@@ -148,3 +149,17 @@ def _time_ms(value: Any, key: str, command: Command) -> int:
     if isinstance(value, bool) or not 0 <= found < MAX_MS:
         raise wrong
     return found
+
+
+def is_done(alarm: Alarm, command: Command) -> bool:
+    """Whether a command has nothing left to do."""
+    shelved = alarm.has(Inhibit.SHELVED)
+    return {
+        "ack": alarm.acked or alarm.base not in WAITING,
+        "shelve": shelved and alarm.shelved_until == command.until_ms,
+        "unshelve": not shelved,
+        "suppress": Reason.OPERATOR in alarm.suppressed_by,
+        "unsuppress": Reason.OPERATOR not in alarm.suppressed_by,
+        "out-of-service": alarm.out_of_service,
+        "in-service": not alarm.out_of_service,
+    }[command.verb]

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from fisher_agent.bank import Bank, check
+from fisher_agent.bank import Bank
+from fisher_agent.bankcheck import Setting, check
 from fisher_agent.codes import UNKNOWN_FAULT
 from fisher_agent.config import JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.errors import ConfigError
@@ -87,10 +88,7 @@ def learn_fault(
     """
     if not FAULT_CLASS.fullmatch(fault) or fault == UNKNOWN_FAULT:
         raise ConfigError(f"fault class {fault!r}: use 1 to 42 of A-Z a-z 0-9 _ -, and not {UNKNOWN_FAULT!r}")
-    check(
-        bank, bundle_digest=bundle.digest, precision=embedder.precision, window=window, machine=machine,
-        judged_by=bank.judged_by,
-    )  # fmt: skip
+    check(bank, Setting(bundle.digest, embedder.precision, window, machine, judged_by=bank.judged_by))
     setup = Setup(
         machine=machine, window=window, bundle=bundle, frontend=frontend, embedder=embedder, version=version,
         created_ns=created_ns, progress=progress,
@@ -118,11 +116,8 @@ def rebuild(
 
     NotLearnt as `learn`; BankMismatch where the machine's channels are no longer those of the old bank.
     """
-    check(
-        replace(old, length_s=window.length_s, hop_s=window.hop_s),
-        bundle_digest=old.bundle_digest, precision=old.precision, window=window, machine=machine,
-        judged_by=old.judged_by,
-    )  # fmt: skip
+    for_window = replace(old, length_s=window.length_s, hop_s=window.hop_s)
+    check(for_window, Setting(old.bundle_digest, old.precision, window, machine, judged_by=old.judged_by))
     setup = Setup(
         machine=machine, window=window, bundle=bundle, frontend=frontend, embedder=embedder, version=version,
         created_ns=created_ns, coreset=coreset, judge_by=judge_by, progress=progress,

@@ -107,6 +107,20 @@ def reading_object(reading: ChannelReading) -> dict[str, Any]:
     }
 
 
+def verdict_object(verdict: Verdict | None, *, window_s: float) -> dict[str, Any]:
+    """The verdict, ready for JSON; score -1 where there is none."""
+    scored = verdict is not None and verdict.scored
+    return {
+        "t_ns": verdict.t_ns if verdict else 0,
+        "score": verdict.score if verdict and scored else -1.0,
+        "p_value": verdict.p_value if verdict and scored else -1.0,
+        "window_s": window_s,
+        "mode": (verdict.mode or "") if verdict else "",
+        "quality": str(verdict.quality) if verdict else "",
+        "readings": {r.channel: reading_object(r) for r in verdict.readings} if verdict else {},
+    }
+
+
 def _nearest(reading: ChannelReading, bank: Bank | None, files: Mapping[str, str]) -> dict[str, Any]:
     """The nearest enrolled window; its distance is that of the view that decided, with its limit beside it."""
     known = _channel(bank, reading.channel)

@@ -17,10 +17,11 @@ from fisher_agent.errors import FisherError, Unavailable
 from fisher_agent.maintenance import maintenance
 from fisher_agent.recorder import capture_now
 from fisher_agent.report import as_json
-from fisher_agent.runtime import Agent, mode_key
+from fisher_agent.runtime import Agent
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.stages import Message, Scalar
 from fisher_agent.store import Audit
+from fisher_agent.tags import mode_key
 
 MAX_VERB = 48
 _capturing: set[asyncio.Task[str]] = set()

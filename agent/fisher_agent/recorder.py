@@ -7,9 +7,7 @@ silent, or the agent stops, in a thread of its own. A restart between the two lo
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,12 +16,12 @@ import structlog
 from fisher_agent.alarmobject import sentence
 from fisher_agent.bank import Bank
 from fisher_agent.bankfiles import BankFiles
-from fisher_agent.banks import NORMAL, label_of
 from fisher_agent.bankset import BankSet
-from fisher_agent.captures import SCHEMA, Block, CaptureFiles
+from fisher_agent.captures import SCHEMA, CaptureFiles, blocks_of
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
-from fisher_agent.evidence import Scene, explain, look_at, reading_object, unexplained
+from fisher_agent.evidence import Scene, explain, look_at, unexplained, verdict_object
+from fisher_agent.keptrecordings import NORMAL, label_of
 from fisher_agent.keptwaves import KeptWaves, windows_at
 from fisher_agent.ledger import Ledger, Model
 from fisher_agent.lifecycle import ANOMALY
@@ -31,7 +29,7 @@ from fisher_agent.live import LiveMachine
 from fisher_agent.rawfiles import npz, pack
 from fisher_agent.ring import Ring
 from fisher_agent.stages import Frame, Verdict, Window
-from fisher_agent.tasks import finish, nice
+from fisher_agent.tasks import OneThread, finish
 from fisher_agent.waveforms import Recording
 
 MB = 1_000_000
@@ -94,7 +92,7 @@ class Recorder:
         self._watched: dict[str, MachineConfig] = {}
         self._wanted: dict[str, _Wanted] = {}  # by path
         self._tasks: set[asyncio.Task[None]] = set()
-        self._thread = ThreadPoolExecutor(1, "capture", initializer=partial(nice, NICE))
+        self._thread = OneThread("capture", niceness=NICE)
 
     def heard(self, live: LiveMachine, frame: Frame) -> None:
         """A frame of a machine that is watched came in."""
@@ -144,7 +142,7 @@ class Recorder:
         for wanted in list(self._wanted.values()):
             self._begin(wanted, machines)
         await finish(list(self._tasks), deadline=time.monotonic() + FINISH_S)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.give_up()
 
     async def capture(self, live: LiveMachine, *, by: str, machines: Mapping[str, LiveMachine]) -> str:
         """What was heard of a machine up to now; returns where it is, under state_dir/captures."""
@@ -240,9 +238,7 @@ class Recorder:
             await self._ledger.evidence(wanted.live, alarm)
 
     async def _write(self, wanted: _Wanted, heard: _Heard, keep: set[tuple[str, str]]) -> str:
-        sha256: str = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._save, wanted, heard, keep
-        )  # fmt: skip
+        sha256 = await self._thread(self._save, wanted, heard, keep)
         self.problem = ""
         log.info("captured", capture=wanted.path, alarm=wanted.alarm, by=wanted.by or None)
         return f"s{sha256}"  # with a letter first, or an HMI may take it for a number
@@ -377,31 +373,4 @@ def open_alarms(machines: Mapping[str, LiveMachine]) -> set[tuple[str, str]]:
         for machine, live in machines.items()
         for alarm in live.alarms.alarms
         if alarm.occurrence and (alarm.active or not alarm.acked)
-    }
-
-
-def blocks_of(frames: list[Frame], *, whole: bool) -> list[Block]:
-    """The stamps of frames. Those of a stream that follow on to the nanosecond are one: they give the same windows."""
-    found: list[Block] = []
-    for frame in frames:
-        if found and not whole and not frame.gap:
-            t_ns, n, gap = found[-1]
-            if frame.t_ns == t_ns + round(n * 1e9 / frame.rate_hz):
-                found[-1] = t_ns, n + len(frame.samples), gap
-                continue
-        found.append((frame.t_ns, len(frame.samples), frame.gap))
-    return found
-
-
-def verdict_object(verdict: Verdict | None, *, window_s: float) -> dict[str, Any]:
-    """The verdict, ready for JSON; score -1 where there is none."""
-    scored = verdict is not None and verdict.scored
-    return {
-        "t_ns": verdict.t_ns if verdict else 0,
-        "score": verdict.score if verdict and scored else -1.0,
-        "p_value": verdict.p_value if verdict and scored else -1.0,
-        "window_s": window_s,
-        "mode": (verdict.mode or "") if verdict else "",
-        "quality": str(verdict.quality) if verdict else "",
-        "readings": {r.channel: reading_object(r) for r in verdict.readings} if verdict else {},
     }

@@ -18,8 +18,9 @@ from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.live import LiveMachine
 from fisher_agent.logs import configure
 from fisher_agent.report import retained
-from fisher_agent.runtime import Agent, mode_key
+from fisher_agent.runtime import Agent
 from fisher_agent.sources import check_topics
+from fisher_agent.tags import mode_key
 
 LIVE_KEYS = frozenset({"machines", "log", "enroll"})
 log = structlog.get_logger()

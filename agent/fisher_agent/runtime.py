@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +28,6 @@ from fisher_agent.errors import Unavailable
 from fisher_agent.ledger import Ledger
 from fisher_agent.links import Links
 from fisher_agent.live import LiveMachine
-from fisher_agent.outbox import Backlog
 from fisher_agent.pace import Pace
 from fisher_agent.recorder import Recorder
 from fisher_agent.report import MS, Names, as_json
@@ -40,14 +38,15 @@ from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.stages import Frame, Message, Moment, Point, Scalar, Source, Tag
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
-from fisher_agent.tasks import finish, first, nice, run, set_within
+from fisher_agent.tags import mode_key
+from fisher_agent.tasks import OneThread, finish, first, run, set_within
+from fisher_agent.waiting import Waiting
 from fisher_agent.waveforms import Recording
 
 T = TypeVar("T")
 MB = 1_000_000
 DRAIN_S = 8.0  # of the 10 s that a stop may take; the rest is for closing
 BATCH_WINDOWS = 64
-MAX_STAMPS = 10_000  # of moments in the backlog; those that were dropped leave theirs behind
 TICK_S = 1.0
 REPUBLISH_S = 60.0
 REPORT_S = 10.0
@@ -55,11 +54,6 @@ STALLED_S = 20.0  # a backlog that does not shrink for this long: stop feeding t
 FIRST_TRY_S = 12.0  # READY waits this long for the first connections to have been attempted
 COMPUTE_NICE = 5
 log = structlog.get_logger()
-
-
-def mode_key(machine: str) -> str:
-    """Where the store keeps the operating mode that an operator stated; "" where none is."""
-    return f"mode/{machine}"
 
 
 @dataclass(slots=True)
@@ -89,45 +83,32 @@ class Agent:
         self.store = parts.store
         self.names = Names.of(parts.config)
         self.board = Board()
-        self.backlog = Backlog(round(parts.config.backlog.max_mb * MB))
+        self.waiting = Waiting(round(parts.config.backlog.max_mb * MB), self.stats)
         self._pace = Pace()
         self.machines: dict[str, LiveMachine] = {}
         self.recordings: dict[str, list[Recording]] = {}
         self.sources: dict[str, Source] = {}
         self.bank_problems: dict[str, str] = {}
-        self.account = Account(self.stats, self.backlog)
+        self.account = Account(self.stats, self.waiting.backlog)
         self.ready = asyncio.Event()
         self._systemd = systemd or Systemd()
-        self._compute = ThreadPoolExecutor(1, "compute", initializer=partial(nice, COMPUTE_NICE))
-        self._in_store_pool = ThreadPoolExecutor(1, "store")
+        self.in_compute = OneThread("compute", niceness=COMPUTE_NICE)
+        self.in_store = OneThread("store")
         self.links = Links()
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()  # no more verdicts will come
         self._work = asyncio.Event()
         self._delivery = Delivery(self.store, self.in_store, board=self.board, stats=self.stats)
-        self._queued_at: dict[tuple[str, int], float] = {}
+        self.announce = self._delivery.announce  # wakes the sinks
         self._source_tasks: dict[str, asyncio.Task[None]] = {}
         self._computed_s = time.monotonic()
         self._shown_to: PlantLink | None = None
 
     # -- used by the control socket and by commands -------------------------------------------------------------
 
-    async def in_compute(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run in the compute thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._compute, partial(function, *args, **kwargs))
-
-    async def in_store(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run in the store thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._in_store_pool, partial(function, *args, **kwargs))
-
     def stop(self) -> None:
         """Ask for a clean end; returns at once."""
         self._stop.set()
-
-    @property
-    def compute(self) -> ThreadPoolExecutor:
-        """The compute thread, for work that must take turns with live windows (enrolment)."""
-        return self._compute
 
     async def use_bank(self, machine: str) -> None:
         """Load the machine's active bank and judge by it from the next window on."""
@@ -167,8 +148,8 @@ class Agent:
             async with contextlib.aclosing(self._serving), asyncio.TaskGroup() as group:
                 await self._work_until_stopped(group)
         finally:
-            self._compute.shutdown(wait=False, cancel_futures=True)
-            self._in_store_pool.shutdown(wait=True)
+            self.in_compute.give_up()
+            self.in_store.finish()
 
     async def _open(self) -> None:
         self.engine, standby = await self.in_compute(self.parts.open_engine)
@@ -310,22 +291,16 @@ class Agent:
             self._queue(machine.frame(frame, mono_s=mono_s, utc_ns=utc_ns))
 
     def _queue(self, moments: Sequence[Moment]) -> None:
-        for moment in moments:
-            if dropped := self.backlog.put(moment):
-                self.stats.count("windows_dropped", dropped)
-            self._queued_at[moment.machine, moment.end_ns] = time.monotonic()
-            if len(self._queued_at) > MAX_STAMPS:
-                del self._queued_at[next(iter(self._queued_at))]
         if moments:
+            self.waiting.put(moments, mono_s=time.monotonic())
             self._work.set()
 
     async def _compute_loop(self) -> None:
         while True:
             await self._serving.settle()
-            moments = self.backlog.take(BATCH_WINDOWS, max_bytes=self._pace.max_bytes)
+            moments = self.waiting.take(BATCH_WINDOWS, max_bytes=self._pace.max_bytes)
             if not moments:
                 self._computed_s = time.monotonic()
-                self._queued_at.clear()
                 if self._drained.is_set():
                     return
                 await self._work.wait()
@@ -341,17 +316,12 @@ class Agent:
                 machine = self.machines.get(verdict.machine)
                 if machine is None:
                     continue
-                queued_s = self._queued_at.pop((verdict.machine, verdict.t_ns), now_s)
-                latency_ms = (now_s - queued_s) * 1e3
+                latency_ms = self.waiting.waited_s(verdict.machine, verdict.t_ns, mono_s=now_s) * 1e3
                 self.account.judged(latency_ms)
                 await self.ledger.verdict(machine, verdict, latency_ms=latency_ms, mono_s=now_s)
                 self.recorder.judged(machine, verdict)
             await self.ledger.flush()
             self.announce()
-
-    def announce(self) -> None:
-        """Wake the sinks."""
-        self._delivery.announce()
 
     # -- out --------------------------------------------------------------------------------------------------------
 
@@ -404,7 +374,7 @@ class Agent:
                 republished_s = now_s
                 self.board.renew()
             self.announce()
-            if now_s - self._computed_s < STALLED_S or not self.backlog.waiting:
+            if now_s - self._computed_s < STALLED_S or not self.waiting.backlog.waiting:
                 self._systemd.tell("WATCHDOG=1", *self._serving.for_systemd)
 
     def _watched(self, machine: LiveMachine) -> bool:

@@ -95,3 +95,8 @@ def _mode(word: str, values: Mapping[str, str]) -> str:
     if not MODE_ID.fullmatch(word):
         raise BadPayload("type", f"{word[:40]!r} is no mode: 1 to 48 of A-Z a-z 0-9 _ -; or list it in `values`")
     return word
+
+
+def mode_key(machine: str) -> str:
+    """Where the store keeps the operating mode that an operator stated; "" where none is."""
+    return f"mode/{machine}"

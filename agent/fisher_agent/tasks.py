@@ -4,14 +4,41 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def nice(by: int) -> None:
     """Lower the priority of the calling thread only (Linux: nice values are per thread)."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, by)
+
+
+class OneThread:
+    """A thread that does one thing after another; awaited, it calls a function and gives back what that returns."""
+
+    def __init__(self, name: str, *, niceness: int = 0) -> None:
+        self._pool = ThreadPoolExecutor(1, name, initializer=partial(nice, niceness))
+
+    async def __call__(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """What the function returns or raises; the event loop goes on meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
+
+    def wait_for(self, function: Callable[..., T], *args: Any) -> T:
+        """The same from another thread, which waits."""
+        return self._pool.submit(function, *args).result()
+
+    def give_up(self) -> None:
+        """Let what is running end by itself, and do nothing of what waits."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def finish(self) -> None:
+        """Do all that waits, then end."""
+        self._pool.shutdown(wait=True)
 
 
 async def run(work: Awaitable[None]) -> None:

@@ -22,7 +22,7 @@ class TakingTurns:
 
     def embed(self, bands: Floats, centres: Floats) -> Floats:
         """(n, t, f), (n,) -> (n, d)."""
-        return self._agent.compute.submit(self._embedder.embed, bands, centres).result()
+        return self._agent.in_compute.wait_for(self._embedder.embed, bands, centres)
 
     def close(self) -> None:
         """The daemon's embedder stays open."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from fisher_agent.captures import Capture, sha256
+from fisher_agent.captures import Capture
+from fisher_agent.durable import sha256
 from fisher_agent.rawfiles import same_bits
 from fisher_agent.recordings import RecordedFile, demo_recordings
 from fisher_agent.wire import HEADER, encode, scaled

@@ -7,7 +7,8 @@ import pytest
 import safetensors.numpy
 
 from fakes import PRESS, SPEC, VIBRATION, WINDOW, FakeEmbedder, bundle, channel, machine, running
-from fisher_agent.bank import Bank, check
+from fisher_agent.bank import Bank
+from fisher_agent.bankcheck import Setting, check
 from fisher_agent.config import JudgeBy, MachineConfig, WindowConfig
 from fisher_agent.enrolment import learn, learn_fault
 from fisher_agent.errors import BadFile, BankMismatch
@@ -129,10 +130,7 @@ def fits(
     cross: float | None = None,
     judged_by: JudgeBy = "indicators",
 ) -> None:
-    check(
-        bank, bundle_digest=digest, precision=precision, window=window, machine=config, judged_by=judged_by,
-        cross_precision_distance=cross,
-    )  # fmt: skip
+    check(bank, Setting(digest, precision, window, config, judged_by, cross_precision_distance=cross))
 
 
 def test_a_bank_fits_what_made_it_and_lateness_does_not_matter(bank: Bank) -> None:

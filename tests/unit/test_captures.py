@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fisher_agent import captures
-from fisher_agent.captures import DOCUMENT, SCHEMA, Capture, CaptureFiles, sha256
+from fisher_agent import durable
+from fisher_agent.captures import DOCUMENT, SCHEMA, Capture, CaptureFiles
+from fisher_agent.durable import sha256
 from fisher_agent.errors import BadFile, Unavailable
 from fisher_agent.rawfiles import npz, pack, same_bits
 from fisher_agent.wire import scaled
@@ -110,7 +111,7 @@ def test_a_disk_that_refuses_leaves_nothing_and_says_so(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(*{"fsync": (captures.os, "fsync")}.get(fails, (Path, fails)), full)
+    monkeypatch.setattr(*{"fsync": (durable.os, "fsync")}.get(fails, (Path, fails)), full)
     with pytest.raises(Unavailable, match=r"capture press/7 cannot be written .*No space left"):
         save(files)
     monkeypatch.undo()

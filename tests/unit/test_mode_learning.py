@@ -1,7 +1,6 @@
 """Enrolling several modes: what is split off, what is learnt, what is said, and how the banks are kept."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import T0_NS, WINDOW, FakeEmbedder, bundle, channel
+from fisher_agent.bankcheck import Setting
 from fisher_agent.bankset import BankSet
 from fisher_agent.cluster import groups
 from fisher_agent.errors import BadFile, BankMismatch, ConfigError, NotLearnt
@@ -266,13 +266,13 @@ def test_a_changed_byte_of_any_mode_is_found(two: BankSet) -> None:
 
 
 def test_a_set_that_does_not_fit_is_refused_as_a_bank_is(two: BankSet) -> None:
-    keys: dict[str, Any] = {"precision": "f32", "window": WINDOW, "machine": RULED, "judged_by": "indicators"}
-    two.check(bundle_digest=bundle().digest, **keys)
+    now = Setting(bundle().digest, "f32", WINDOW, RULED, judged_by="indicators")
+    two.check(now)
     with pytest.raises(BankMismatch, match="banks rebuild"):
-        two.check(bundle_digest="b1", **keys)
+        two.check(replace(now, bundle_digest="b1"))
     other = replace(two.banks[1], channels=tuple(replace(c, gain=2 * c.gain) for c in two.banks[1].channels))
     with pytest.raises(BankMismatch, match="unlike gains"):
-        BankSet((two.banks[0], other)).check(bundle_digest=bundle().digest, **keys)
+        BankSet((two.banks[0], other)).check(now)
 
 
 def test_two_banks_of_one_mode_are_no_set(two: BankSet) -> None:

@@ -15,7 +15,7 @@ from fisher_agent.alarms import MachineAlarms
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.board import Board
-from fisher_agent.captures import Capture, CaptureFiles
+from fisher_agent.captures import Capture, CaptureFiles, blocks_of
 from fisher_agent.config import Config, MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile, ConfigError, Unavailable
 from fisher_agent.evidence import unexplained
@@ -25,7 +25,7 @@ from fisher_agent.ledger import Ledger, Model
 from fisher_agent.lifecycle import Alarm
 from fisher_agent.live import LiveMachine
 from fisher_agent.rawfiles import same_bits
-from fisher_agent.recorder import Recorder, blocks_of, capture_now, open_alarms
+from fisher_agent.recorder import Recorder, capture_now, open_alarms
 from fisher_agent.report import Names
 from fisher_agent.sources.replay import blocks
 from fisher_agent.stages import Frame, Verdict

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fakes import PRESS, SPEC, T0_NS, VIBRATION, WINDOW, FakeEmbedder, bundle, channel, frames, machine, running, signal
-from fisher_agent.bank import NO_FEATURES, Bank, check
+from fisher_agent.bank import NO_FEATURES, Bank
+from fisher_agent.bankcheck import Setting, check
 from fisher_agent.codes import Level, Quality, Status
 from fisher_agent.config import MachineConfig
 from fisher_agent.detect import Judge
@@ -172,10 +173,7 @@ def test_a_bank_of_fast_channels_alone_is_as_before() -> None:
     bank, _ = learn(running(seconds=60), machine=PRESS, **MODEL)
     assert all(c.n_bands for c in bank.channels)
     with pytest.raises(BankMismatch, match="channels"):
-        check(
-            bank, bundle_digest=bank.bundle_digest, precision="f32", window=WINDOW, machine=MIXED,
-            judged_by=bank.judged_by,
-        )  # fmt: skip
+        check(bank, Setting(bank.bundle_digest, "f32", WINDOW, MIXED, judged_by=bank.judged_by))
 
 
 @pytest.mark.parametrize("judge_by", ["both", "indicators", "embedding"])
