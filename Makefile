@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := 2.13.0
+# These only compute, so they may share the cores; the others talk to real servers in real time and have them alone.
+SIDE_BY_SIDE := tests/architecture tests/unit tests/contract tests/golden
+WORKERS ?= 2
 
 .PHONY: setup check fix test gpu demo bench wheel clean
 .DEFAULT_GOAL := demo
@@ -37,7 +40,12 @@ fix: setup
 test: setup
 	sh tools/install-test-servers.sh
 	$(MAKE) --no-print-directory check
+ifdef ARGS
 	$(BIN)/pytest $(ARGS)
+else
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(SIDE_BY_SIDE)
+	$(BIN)/pytest $(addprefix --ignore=,$(SIDE_BY_SIDE))
+endif
 
 # What needs an NVIDIA GPU, after `make setup` and then, into the same environment, a CUDA build of torch and the extra
 # [tensorrt]. It does not depend on setup, which would put the CPU build of torch back.

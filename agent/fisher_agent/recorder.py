@@ -29,7 +29,7 @@ from fisher_agent.live import LiveMachine
 from fisher_agent.rawfiles import npz, pack
 from fisher_agent.ring import Ring
 from fisher_agent.stages import Frame, Verdict, Window
-from fisher_agent.tasks import OneThread, finish
+from fisher_agent.tasks import OneThread, finish, set_within
 from fisher_agent.waveforms import Recording
 
 MB = 1_000_000
@@ -37,6 +37,8 @@ MS = 1_000_000
 SECOND_NS = 1_000_000_000
 SLACK_S = 5.0  # between the last sample of a window and its verdict
 FINISH_S = 4.0  # of the 8 s that draining may take
+RETRY_S, TRIES = 30.0, 20  # a disk that refuses a capture now may take it in ten minutes
+MAX_RETRYING = 4  # each keeps its samples in memory
 NICE = 10
 log = structlog.get_logger()
 
@@ -92,6 +94,7 @@ class Recorder:
         self._watched: dict[str, MachineConfig] = {}
         self._wanted: dict[str, _Wanted] = {}  # by path
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
         self._thread = OneThread("capture", niceness=NICE)
 
     def heard(self, live: LiveMachine, frame: Frame) -> None:
@@ -141,6 +144,7 @@ class Recorder:
         """The agent stops: write what is wanted with what was heard so far, if that is quick."""
         for wanted in list(self._wanted.values()):
             self._begin(wanted, machines)
+        self._stopping.set()
         await finish(list(self._tasks), deadline=time.monotonic() + FINISH_S)
         self._thread.give_up()
 
@@ -225,17 +229,29 @@ class Recorder:
         return _Heard(frames, notes)
 
     async def _write_raised(self, wanted: _Wanted, heard: _Heard, machines: Mapping[str, LiveMachine]) -> None:
-        try:
-            sha256 = await self._write(wanted, heard, open_alarms(machines) | {(wanted.machine, wanted.name)})
-        except FisherError as error:
-            log.error("capture_not_written", capture=wanted.path, error=str(error))
-            self.problem = str(error)
+        sha256 = await self._tried(wanted, heard, machines)
+        if sha256 is None:
             return
         if machines.get(wanted.machine) is not wanted.live:
             return  # it left the configuration meanwhile, and its alarms with it
         alarms = wanted.live.alarms
         if alarm := alarms.captured(wanted.alarm, wanted.occurrence, capture=wanted.path, sha256=sha256):
             await self._ledger.evidence(wanted.live, alarm)
+
+    async def _tried(self, wanted: _Wanted, heard: _Heard, machines: Mapping[str, LiveMachine]) -> str | None:
+        """Write it, again and again where the disk refuses; None where that was given up, or makes no sense."""
+        for attempt in range(TRIES):
+            try:
+                return await self._write(wanted, heard, open_alarms(machines) | {(wanted.machine, wanted.name)})
+            except FisherError as error:
+                if not attempt:
+                    log.error("capture_not_written", capture=wanted.path, error=str(error))
+                if not heard.frames:
+                    return None  # nothing that anybody could mend
+                self.problem = str(error)
+                if len(self._tasks) > MAX_RETRYING or await set_within(self._stopping, RETRY_S):
+                    return None
+        return None
 
     async def _write(self, wanted: _Wanted, heard: _Heard, keep: set[tuple[str, str]]) -> str:
         sha256 = await self._thread(self._save, wanted, heard, keep)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fakes import CURRENT, PRESS, SPEC, T0_NS, VIBRATION, FakeEmbedder, bundle, channel, machine, running
+from fisher_agent import recorder
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
@@ -240,6 +241,7 @@ async def test_a_capture_scores_as_it_was_judged(tmp_path: Path) -> None:
 async def test_a_disk_that_refuses_is_told_and_the_alarm_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recorder, "RETRY_S", 0.01)
     async with bench(tmp_path) as b:
         b.enrol()
         (tmp_path / "captures").write_text("a file where the folder should be")
@@ -250,6 +252,23 @@ async def test_a_disk_that_refuses_is_told_and_the_alarm_goes_on(
         assert "press-07/1" in b.recorder.problem
         (tmp_path / "captures").unlink()
         assert await capture_now(b, "press-07", "jane") == b.files.rows()[0]["capture"]
+        assert b.recorder.problem == ""
+
+
+async def test_a_capture_that_the_disk_refused_is_written_when_it_takes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "RETRY_S", 0.05)
+    async with bench(tmp_path) as b:
+        b.enrol()
+        (tmp_path / "captures").write_text("a file where the folder should be")
+        await b.hear(story())
+        while not b.recorder.problem:
+            await asyncio.sleep(0.01)
+        (tmp_path / "captures").unlink()
+        await b.written()
+        assert b.live.alarms.anomaly.capture == "press-07/1"
+        assert b.files.document("press-07", 1)["occurrence"] == 1
         assert b.recorder.problem == ""
 
 
