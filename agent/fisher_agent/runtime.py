@@ -44,7 +44,6 @@ from fisher_agent.waiting import Waiting
 from fisher_agent.waveforms import Recording
 
 T = TypeVar("T")
-MB = 1_000_000
 DRAIN_S = 8.0  # of the 10 s that a stop may take; the rest is for closing
 BATCH_WINDOWS = 64
 TICK_S = 1.0
@@ -83,7 +82,7 @@ class Agent:
         self.store = parts.store
         self.names = Names.of(parts.config)
         self.board = Board()
-        self.waiting = Waiting(round(parts.config.backlog.max_mb * MB), self.stats)
+        self.waiting = Waiting(round(parts.config.backlog.max_mb * 1e6), self.stats)
         self._pace = Pace()
         self.machines: dict[str, LiveMachine] = {}
         self.recordings: dict[str, list[Recording]] = {}
@@ -387,6 +386,7 @@ class Agent:
 
     async def _report(self, utc_ns: int) -> None:
         with contextlib.suppress(Unavailable):  # writing meets the same disk, and says so
+            await self.in_store(self.store.settle, utc_ns // MS)
             self.account.outbox_bytes = await self.in_store(lambda: self.store.outbox_bytes)
         self.ledger.show_performance(self.machines.values(), utc_ns // MS)
         health = self.health()

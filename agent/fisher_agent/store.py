@@ -338,6 +338,14 @@ class Store:
         with self._writing(self._alarms) as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    def settle(self, t_ms: int) -> None:
+        """From here on all that was written before survives a power cut too.
+
+        Points and scores are not flushed one by one (`synchronous=NORMAL`: a disk of a small box would wear out), but
+        they lie in the same log as this, which is (https://sqlite.org/pragma.html#pragma_synchronous).
+        """
+        self.set_meta("settled", str(t_ms))
+
     def probation(self, machine: str) -> tuple[str, bytes] | None:
         """What `save_probation` kept; None where there is none."""
         body, top = self.meta(f"probation/{machine}"), self.meta(f"probation-top/{machine}")

@@ -105,6 +105,17 @@ def test_everything_outlives_the_process(store):
         assert later.notes == []
 
 
+def test_what_settles_the_state_is_flushed_and_what_comes_often_is_not(store):
+    full, normal = 2, 1
+    (flushed,) = store._alarms.execute("PRAGMA synchronous").fetchone()
+    (lazy,) = store._points.execute("PRAGMA synchronous").fetchone()
+    assert (flushed, lazy) == (full, normal)
+    before = store._alarms.total_changes
+    store.settle(17)
+    assert store._alarms.total_changes == before + 1, "only a connection that flushes settles what others wrote"
+    assert store.meta("settled") == "17"
+
+
 def test_messages_keep_their_order_and_form(store):
     messages = [event(1), Message("t", b"\x00\xff", qos=0), state(b"1"), event(2)]
     store.add_messages(messages)
