@@ -7,7 +7,7 @@ TORCH  := 2.13.0
 SIDE_BY_SIDE := tests/architecture tests/unit tests/contract tests/golden
 WORKERS ?= 2
 
-.PHONY: setup check fix test gpu demo bench wheel clean
+.PHONY: setup check fix test gpu demo bench chaos wheel clean
 .DEFAULT_GOAL := demo
 
 # The runtime alone (no torch): enough for `make demo`.
@@ -58,6 +58,11 @@ demo: $(VENV)/.runtime
 
 bench: setup
 	@$(BIN)/python tools/bench.py $(ARGS)
+
+# Breaks what is around an agent, for hours if asked to: ARGS="--rounds 4 --kills 1000 --seed 1".
+chaos: setup
+	sh tools/install-test-servers.sh
+	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 wheel: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

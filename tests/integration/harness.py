@@ -161,12 +161,15 @@ class Daemon:
         self._pump = threading.Thread(target=self._read, name="daemon log", daemon=True)
         self._pump.start()
 
-    def wait_for_event(self, event: str, *, timeout_s: float = 30.0, **fields: Any) -> dict[str, Any]:
-        """The first log line of this life with that event and those fields; fails where it never comes."""
+    def wait_for_event(self, event: str, *, timeout_s: float = 30.0, after: int = 0, **fields: Any) -> dict[str, Any]:
+        """The first log line of this life with that event and those fields; fails where it never comes.
+
+        `after` skips so many `events`: those that are known from before.
+        """
 
         def found() -> dict[str, Any] | None:
             wanted = {"event": event, **fields}
-            return next((e for e in self.events if all(e.get(k) == v for k, v in wanted.items())), None)
+            return next((e for e in self.events[after:] if all(e.get(k) == v for k, v in wanted.items())), None)
 
         with self._news:
             self._news.wait_for(lambda: found() or self._over, timeout_s)

@@ -1,0 +1,289 @@
+"""What can happen around an agent. Each fault breaks one thing, lets it be broken for a while, and mends it."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from chaos.plant import ILL, KEEPALIVE_S, STALE_S, WELL, Plant
+from fisher_agent.wire import encode
+from integration.harness import BASE, environment
+
+FLOOD_S = 5.0
+FLOOD_PER_S = 400  # messages, of 0.2 s each: 80 times what two sensors send
+SILENT_S = 2 * KEEPALIVE_S + 4
+HOUR_NS = 3600 * 10**9
+
+
+def killed(plant: Plant, rng: random.Random) -> None:
+    """SIGKILL at any moment, in the start too, while alarms, points and an enrolment flow."""
+    plant.ill(rng.random() < 0.5)
+    learning = _enrolling(plant) if rng.random() < 0.2 else None
+    time.sleep(rng.uniform(0.0, 4.0))
+    plant.daemon.kill()
+    if learning is not None:
+        learning.communicate(timeout=60)
+        assert learning.returncode != 0, "an enrolment ended well though the agent was killed under it"
+    time.sleep(rng.uniform(0.0, 0.5))
+    plant.daemon.launch()
+
+
+def _enrolling(plant: Plant) -> subprocess.Popen[str]:
+    command = ["enroll", "--machine", WELL, "--duration", "600s", "--config", str(plant.config)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "fisher_agent.cli", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+
+
+def suspended(plant: Plant, rng: random.Random) -> None:
+    """The box sleeps."""
+    plant.daemon.signal(signal.SIGSTOP)
+    time.sleep(rng.uniform(3, 10))
+    plant.daemon.signal(signal.SIGCONT)
+
+
+def broker_stopped(plant: Plant, rng: random.Random) -> None:
+    """Alarms go on while nobody hears of them."""
+    plant.hmi_missed = True
+    plant.broker.stop()
+    plant.ill(True)
+    time.sleep(rng.uniform(2, 8))
+    plant.broker.start()
+    plant.ill(False)
+
+
+def broker_without_memory(plant: Plant, rng: random.Random) -> None:
+    """It comes back and has forgotten every retained message and session."""
+    plant.hmi_missed = True
+    plant.broker.kill()
+    for left in Path(plant.broker.log.parent).glob("mosquitto.db*"):
+        left.unlink()
+    time.sleep(rng.uniform(0, 3))
+    plant.broker.start()
+    plant.hmi.wait_for(f"{BASE}/{WELL}/level", after=plant.hmi.count(f"{BASE}/{WELL}/level"), timeout_s=60)
+
+
+def broker_frozen(plant: Plant, rng: random.Random) -> None:
+    """Its sockets are open and nothing answers."""
+    plant.hmi_missed = True
+    plant.broker.freeze()
+    try:
+        time.sleep(rng.uniform(2, SILENT_S))
+    finally:
+        plant.broker.thaw()
+
+
+def network_cut(plant: Plant, rng: random.Random) -> None:
+    """Connections end, and none can be made."""
+    plant.to_broker.cut()
+    plant.to_db.cut()
+    time.sleep(rng.uniform(2, 8))
+    plant.to_broker.open()
+    plant.to_db.open()
+
+
+def network_half_open(plant: Plant, rng: random.Random) -> None:
+    """Nothing passes and nobody is told."""
+    known = len(plant.daemon.events)
+    plant.to_broker.half_open()
+    plant.to_db.half_open()
+    for link in ("source plant", "plant", "commands"):
+        plant.daemon.wait_for_event("unavailable", link=link, timeout_s=2 * SILENT_S, after=known)
+    plant.to_broker.open()
+    plant.to_db.open()
+
+
+def network_slow(plant: Plant, rng: random.Random) -> None:
+    """Every piece takes a third of a second."""
+    plant.to_broker.slow(0.3)
+    plant.to_db.slow(0.3)
+    time.sleep(rng.uniform(4, 8))
+    plant.to_broker.open()
+    plant.to_db.open()
+
+
+def database_down(plant: Plant, rng: random.Random) -> None:
+    """It is stopped, and started again on its data."""
+    plant.db.stop()
+    time.sleep(rng.uniform(2, 8))
+    plant.db.start()
+
+
+def database_refuses(plant: Plant, rng: random.Random) -> None:
+    """It answers with an error that is not the fault of the points."""
+    status = rng.choice([401, 403, 404, 429, 500, 503])
+    plant.to_db.answer(status, headers="Retry-After: 1\r\n" if status in (429, 503) else "")
+    time.sleep(rng.uniform(2, 6))
+    plant.to_db.open()
+
+
+def database_finds_it_too_large(plant: Plant, rng: random.Random) -> None:
+    """413 to everything: halved down to single lines, which count as rejected or wait."""
+    plant.to_db.answer(413)
+    time.sleep(rng.uniform(2, 4))
+    plant.to_db.open()
+
+
+def database_hangs(plant: Plant, rng: random.Random) -> None:
+    """It takes requests and never answers."""
+    plant.to_db.answer(None)
+    time.sleep(rng.uniform(3, 8))
+    plant.to_db.open()
+
+
+def database_lies(plant: Plant, rng: random.Random) -> None:
+    """204 and nothing stored: no client can tell from the answer, so these points are lost."""
+    began_ms = time.time_ns() // 1_000_000
+    plant.to_db.answer(204)
+    time.sleep(rng.uniform(2, 5))
+    plant.to_db.open()
+    plant.lost_ms.append((began_ms - 60_000, time.time_ns() // 1_000_000))
+
+
+def disk_full(plant: Plant, rng: random.Random) -> None:
+    """No byte can be written, by the process's own limit."""
+    known = len(plant.daemon.events)
+    hard = resource.prlimit(plant.daemon.pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(plant.daemon.pid, resource.RLIMIT_FSIZE, (0, hard))
+    plant.daemon.wait_for_event("state_not_written", after=known)
+    time.sleep(rng.uniform(0, 5))
+    resource.prlimit(plant.daemon.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def sensor_sends_twice(plant: Plant, rng: random.Random) -> None:
+    """Every block comes twice."""
+    outlet = plant.outlets[WELL]
+    outlet.twice = True
+    time.sleep(rng.uniform(3, 6))
+    outlet.twice = False
+
+
+def sensor_swaps(plant: Plant, rng: random.Random) -> None:
+    """Every second block comes before the one before it."""
+    outlet = plant.outlets[WELL]
+    outlet.swapped = True
+    time.sleep(rng.uniform(3, 6))
+    outlet.swapped = False
+
+
+def sensor_clock_steps(plant: Plant, rng: random.Random) -> None:
+    """A sensor's clock steps forward or back by minutes to an hour, and back again."""
+    outlet = plant.outlets[WELL]
+    outlet.clock_off_ns = rng.choice([-1, 1]) * rng.randrange(60 * 10**9, HOUR_NS)
+    time.sleep(rng.uniform(3, 6))
+    outlet.clock_off_ns = 0
+
+
+def machine_silent(plant: Plant, rng: random.Random) -> None:
+    """A sensor says nothing for longer than it may; that must be said, and taken back."""
+    topic = f"{BASE}/{ILL}/alarm/stale-vib"
+    heard = plant.hmi.count(topic)
+    plant.outlets[ILL].muted = True
+    plant.hmi.wait_for_json(topic, lambda a: a["active"] == 1, after=heard, timeout_s=STALE_S + 30)
+    heard = plant.hmi.count(topic)
+    plant.outlets[ILL].muted = False
+    plant.hmi.wait_for_json(topic, lambda a: a["active"] == 0, after=heard, timeout_s=30)
+
+
+def flooded(plant: Plant, rng: random.Random) -> None:
+    """Somebody sends old blocks of one machine as fast as can be."""
+    outlet, sensors = plant.outlets[ILL], plant.sensors[ILL]
+    frame = sensors.sent[-1]
+    payload = encode("fisher-frame/1", frame.samples, t_ns=frame.t_ns, rate_hz=frame.rate_hz, seq=0)
+    end_s = time.monotonic() + FLOOD_S
+    while time.monotonic() < end_s:
+        outlet.send(f"raw/{ILL}/vib", payload)
+        time.sleep(1 / FLOOD_PER_S)
+
+
+def configuration_broken(plant: Plant, rng: random.Random) -> None:
+    """Somebody saves half a configuration and has it reloaded; the agent goes on with what it has."""
+    text = plant.config.read_text()
+    plant.config.write_text(text[: rng.randrange(1, len(text) // 2)] + '\nsite = "')
+    try:
+        heard = plant.scores(WELL)
+        plant.daemon.signal(signal.SIGHUP)
+        plant.hmi.wait_for(f"{BASE}/{WELL}/score", after=heard + 3)
+    finally:
+        plant.config.write_text(text)
+    plant.daemon.signal(signal.SIGHUP)
+
+
+def state_damaged(plant: Plant, rng: random.Random) -> None:
+    """Pages of the database are overwritten while the agent is down; what can be read is taken over."""
+    assert plant.daemon.stop() == 0
+    before = {(e["machine"], e["alarm"]): e["seq"] for e in plant.journal()}
+    path = plant.state_dir / "state.db"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        for _ in range(3):
+            file.seek(rng.randrange(1, max(2, size // 4096)) * 4096)
+            file.write(rng.randbytes(4096))
+    plant.daemon.start()
+    plant.journal_from, plant.hmi_missed = before, True
+    after = {(e["machine"], e["alarm"]): e["seq"] for e in plant.journal()}
+    if after != before:  # it began a new one
+        plant.lost_ms.append((0, time.time_ns() // 1_000_000))
+
+
+def bank_damaged(plant: Plant, rng: random.Random) -> None:
+    """A byte of a bank is another one: its machine is not judged, and says so, until the bank is as it was."""
+    path = next((plant.state_dir / "banks" / ILL).glob("v*/bank.safetensors"))
+    whole = path.read_bytes()
+    at = rng.randrange(len(whole))
+    assert plant.daemon.stop() == 0
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+    plant.daemon.start()
+    plant.hmi.wait_for(f"{BASE}/status", lambda word: word == b"degraded", after=plant.hmi.count(f"{BASE}/status") - 1)
+    assert plant.daemon.stop() == 0
+    path.write_bytes(whole)
+    plant.daemon.start()
+
+
+def measured_anew(plant: Plant, rng: random.Random) -> None:
+    """What the agent keeps only to be quick is gone or damaged."""
+    assert plant.daemon.stop() == 0
+    for path in (plant.state_dir / "cache").rglob("*") if (plant.state_dir / "cache").is_dir() else ():
+        if path.is_file():
+            path.write_bytes(rng.randbytes(100))
+    plant.daemon.start()
+
+
+def memory_wanted(plant: Plant, rng: random.Random) -> None:
+    """Another process takes a gigabyte and reads all over it."""
+    code = "import time; b = bytearray(10**9); b[::4096] = bytes(len(b[::4096])); time.sleep(3)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+def many_at_once(plant: Plant, rng: random.Random) -> None:
+    """The network is cut, the database hangs and the agent is killed."""
+    timer = threading.Timer(rng.uniform(0.5, 3), plant.to_broker.open)
+    plant.to_broker.cut()
+    plant.to_db.answer(None)
+    timer.start()
+    killed(plant, rng)
+    timer.join()
+    plant.to_db.open()
+
+
+Fault = Callable[[Plant, random.Random], None]
+FAULTS: Mapping[str, Fault] = {
+    fault.__name__: fault
+    for fault in (
+        killed, suspended, broker_stopped, broker_without_memory, broker_frozen, network_cut, network_half_open,
+        network_slow, database_down, database_refuses, database_finds_it_too_large, database_hangs, database_lies,
+        disk_full, sensor_sends_twice, sensor_swaps, sensor_clock_steps, machine_silent, flooded, configuration_broken,
+        state_damaged, bank_damaged, measured_anew, memory_wanted, many_at_once,
+    )
+}  # fmt: skip
