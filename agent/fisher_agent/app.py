@@ -27,7 +27,7 @@ from fisher_agent.page import service as page
 from fisher_agent.reload import reload
 from fisher_agent.report import Names
 from fisher_agent.runtime import Agent, Parts
-from fisher_agent.service import keep_heap_small
+from fisher_agent.service import keep_heap_small, keep_memory_private
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.sources import check_topics, open_source, rebind
@@ -156,6 +156,8 @@ def run(path: Path) -> None:
     check_topics(config)
     configure(config.log.level)
     keep_heap_small()
+    if config.log.level != "debug":  # who looks for a defect may want a core dump
+        keep_memory_private()
     find_bundle(config)
     store = open_store(config)
     try:

@@ -16,6 +16,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from fisher_agent.config import ZmqSource
+from fisher_agent.credentials import located, private
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.sources.intake import QUEUE_BYTES, Intake, Tap
 from fisher_agent.stages import Frame
@@ -170,10 +171,14 @@ def _curve(config: ZmqSource) -> dict[int, Any]:
 def _key(config: ZmqSource, option: str, path: Path | None) -> bytes | None:
     if path is None:
         return None
+    key = f"source {config.name!r}: {option}"
+    file = private(key, path) if option == "secret_key_file" else located(key, path)
     try:
-        text = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"source {config.name!r}: {option} {path} cannot be read: {error}") from error
+        text = file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: {file} cannot be read: {error}") from error
+    except UnicodeDecodeError:
+        text = ""
     if not Z85_KEY.fullmatch(text):
-        raise ConfigError(f"source {config.name!r}: {option} {path} must hold one key, 40 characters of Z85")
+        raise ConfigError(f"{key}: {file} must hold one key, 40 characters of Z85, as `fisher-agent keys` writes it")
     return text.encode()
