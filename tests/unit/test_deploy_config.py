@@ -168,6 +168,6 @@ def test_the_example_acl_lets_an_hmi_write_commands_only() -> None:
             user = words[1]
         elif words[:1] == ["topic"]:
             rules.setdefault(user, []).append(words[1:])
-    assert rules["hmi"] == [["read", "fisher/v1/plant1/#"], ["write", "fisher/v1/plant1/+/+/cmd/#"]]
+    assert rules["hmi"] == [["read", "fisher/v1/plant1/#"], ["write", "fisher/v1/plant1/+/+/cmd/+"]]
     assert ["read", "plant1/#"] in rules["fisher"]
     assert "" not in rules  # nobody without a name
