@@ -16,7 +16,7 @@ import numpy as np
 from fisher_agent import app
 from fisher_agent import configfile as configuration
 from fisher_agent.config import ChannelConfig, Config, SourceConfig, expand
-from fisher_agent.credentials import SECRET_KEYS, readable, tls
+from fisher_agent.credentials import SECRET_KEYS, command_key, readable, tls
 from fisher_agent.errors import ConfigError, FisherError, Unavailable
 from fisher_agent.guess import Findings, Heard, examine
 from fisher_agent.page import service as page
@@ -88,12 +88,13 @@ def _check_files(config: Config) -> None:
     parts: dict[str, Callable[[], object]] = {"page": partial(page.check, config)}
     if config.mqtt is not None:
         parts["mqtt"] = partial(tls, "mqtt.", config.mqtt)
+        parts["mqtt.command_key_file"] = partial(command_key, config.mqtt)
     if config.influx is not None:
         parts["influx"] = partial(InfluxSink, config.influx)
     for n, source in enumerate(config.sources):
         parts[f"sources[{n}]"] = partial(open_source, source, config, client_id="check", stats=Stats())
     for where, build in parts.items():
-        if any(p.startswith(f"{where}.") for p in problems):
+        if any(p.startswith((f"{where}.", f"{where}:")) for p in problems):
             continue  # it would say the same again
         try:
             build()

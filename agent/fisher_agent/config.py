@@ -131,6 +131,7 @@ class MqttConfig(MqttLink):
 
     prefix: Annotated[str, Field(pattern=r"^[^#+/\s$][^#+\s]*[^#+/\s]$")] = "fisher/v1"
     commands: tuple[Verb, ...] = ("ack", "shelve", "unshelve")
+    command_key_file: Path | None = None  # with it only signed commands are obeyed
 
 
 class InfluxConfig(Strict):

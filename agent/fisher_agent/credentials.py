@@ -12,16 +12,17 @@ import ssl
 import stat
 from pathlib import Path
 
-from fisher_agent.config import MqttLink
+from fisher_agent.config import MqttConfig, MqttLink
 from fisher_agent.errors import ConfigError
 
 SCHEME = "credential:"
 NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,255}")
-SECRET_KEYS = frozenset({"password_file", "token_file", "key_file", "secret_key_file"})
+SECRET_KEYS = frozenset({"password_file", "token_file", "key_file", "secret_key_file", "command_key_file"})
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # systemd gives the service's user its right by an ACL, whose mask shows as the group's permission.
 OTHERS_OF_CREDENTIAL = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
 ROOT = 0
+MIN_COMMAND_KEY = 32
 NOT_NOW, OTHER_NAME = {9, 10}, {62, 64}  # X509_V_ERR_* of openssl's x509_vfy.h
 
 
@@ -73,6 +74,19 @@ def secret(key: str, path: Path | None) -> str | None:
     except UnicodeDecodeError:
         # Without the cause: it quotes what it could not read.
         raise ConfigError(f"{key}: {file} cannot be read: it holds no UTF-8 text") from None
+
+
+def command_key(config: MqttConfig) -> bytes | None:
+    """The key that commands are signed with; None where they need not be. ConfigError where it could be guessed."""
+    text = secret("mqtt.command_key_file", config.command_key_file)
+    if text is None:
+        return None
+    if len(text) < MIN_COMMAND_KEY or not text.isascii() or not text.isprintable():
+        raise ConfigError(
+            f"mqtt.command_key_file: {config.command_key_file} must hold at least {MIN_COMMAND_KEY} printable ASCII "
+            "characters; make them with `openssl rand -hex 32`"
+        )
+    return text.encode()
 
 
 def tls(where: str, link: MqttLink) -> ssl.SSLContext | None:
