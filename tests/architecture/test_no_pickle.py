@@ -65,7 +65,8 @@ def test_no_module_can_run_what_it_reads(package: Path) -> None:
     [
         "import pickle", "import os, marshal", "from shelve import open", "def f():\n    import pickle as p",
         "from joblib.parallel import x", "np.load(p, allow_pickle=True)", "np.load(p, allow_pickle=yes)",
-        "numpy.load(p, mmap_mode='r', allow_pickle=1)", "torch.load(p)", "from torch import load", "torch.load(p, weights_only=False)",
+        "numpy.load(p, mmap_mode='r', allow_pickle=1)", "torch.load(p)", "from torch import load",
+        "torch.load(p, weights_only=False)",
         "importlib.import_module('pickle')", "__import__('dill')",
     ],
 )  # fmt: skip
