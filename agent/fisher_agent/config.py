@@ -172,6 +172,7 @@ class ZmqSource(Strict):
     server_key_file: Path | None = None  # CURVE: the public key of the other side, Z85
     public_key_file: Path | None = None
     secret_key_file: Path | None = None
+    client_keys_file: Path | None = None  # of a CURVE server: the public keys that are let in, a line each
 
     @field_validator("url")
     @classmethod

@@ -15,7 +15,7 @@ import zmq.asyncio
 
 from fisher_agent.config import InfluxConfig, MqttConfig
 from fisher_agent.configfile import parse
-from fisher_agent.errors import Unavailable
+from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.keys import write_pair
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
@@ -184,6 +184,61 @@ async def test_made_keys_let_a_source_read_from_a_server_and_a_wrong_key_gets_no
                 assert len((await anext(ours.frames()))[0].samples) == 4
             assert await silent(stranger) and await silent(plain)
             assert not await daq.poll(0), "no other subscription came"
+
+
+def sender_to(context, url: str, server: Path, own: tuple[Path, Path]):
+    sender = context.socket(zmq.PUSH)
+    sender.setsockopt(zmq.LINGER, 0)
+    sender.setsockopt(zmq.CURVE_SERVERKEY, key_of(server))
+    sender.setsockopt(zmq.CURVE_SECRETKEY, key_of(own[0]))
+    sender.setsockopt(zmq.CURVE_PUBLICKEY, key_of(own[1]))
+    sender.connect(url)
+    return sender
+
+
+async def test_a_list_of_clients_lets_in_nobody_else(tmp_path, context, capsys):
+    secret, public = write_pair(tmp_path, "agent")
+    known, also_known, stranger = (write_pair(tmp_path, name) for name in ("one", "two", "stranger"))
+    lines = ["# sensors", "", f"{key_of(known[1]).decode()} press-07 vib", key_of(also_known[1]).decode()]
+    listed = tmp_path / "sensors.pub"
+    listed.write_text("\n".join(lines) + "\n")
+    url = f"tcp://127.0.0.1:{free_port()}"
+    keys = {"socket": "pull", "bind": True, "secret_key_file": secret, "client_keys_file": listed}
+    for _ in range(2):  # the agent opens a source again after an error
+        async with source("zmq", url, **keys) as opened:
+            with sender_to(context, url, public, stranger) as sender:
+                sending = asyncio.ensure_future(sender.send_multipart([b"raw/a", ONES]))
+                assert await silent(opened)
+                sending.cancel()
+            for own in (known, also_known):
+                with sender_to(context, url, public, own) as sender:
+                    async with asyncio.timeout(10):
+                        await sender.send_multipart([b"raw/a", ONES])
+                        assert len(await anext(opened.frames())) == 1
+        said = capsys.readouterr()
+        assert (said.out + said.err).count("sender_refused") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "holds no key"),
+        ("# nobody yet\n", "holds no key"),
+        ("short\n", "line 1 of"),
+        (f"{'x' * 41}\n", "line 1 of"),
+    ],
+)
+def test_a_list_of_clients_that_holds_none_is_a_mistake(tmp_path, text, why):
+    secret, public = write_pair(tmp_path, "agent")
+    listed = tmp_path / "sensors.pub"
+    listed.write_text(text)
+    url = "tcp://127.0.0.1:1"
+    with pytest.raises(ConfigError, match=f"client_keys_file: .*{why}"):
+        source("zmq", url, bind=True, secret_key_file=secret, client_keys_file=listed)
+    listed.write_bytes(key_of(public))
+    for keys in ({}, {"secret_key_file": secret, "server_key_file": public}):
+        with pytest.raises(ConfigError, match="client_keys_file belongs to a CURVE server"):
+            source("zmq", url, client_keys_file=listed, **keys)
 
 
 async def test_a_bound_source_takes_nothing_from_who_has_the_wrong_key(tmp_path, context):
