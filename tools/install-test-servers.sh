@@ -1,7 +1,8 @@
 #!/bin/sh
-# Install the servers that the tests start (a broker, two databases, Node) and the browser that opens the page: all Debian
-# and Ubuntu packages; and with npm, into .venv, the Node-RED that the flow of deploy/node-red is tried in. On Ubuntu
-# `chromium` is a snap, which needs a snapd: any Chrome or Chromium on PATH will do there.
+# Install the servers that the tests start (a broker, two databases, Node), the browser that opens the page, openssl, and
+# systemd-analyze, which judges the unit: all Debian and Ubuntu packages; and with npm, into .venv, the Node-RED that the
+# flow of deploy/node-red is tried in. On Ubuntu `chromium` is a snap, which needs a snapd: any Chrome or Chromium on PATH
+# will do there.
 set -eu
 
 missing=""
@@ -9,6 +10,8 @@ need() { [ -x "$1" ] || missing="$missing $2"; }
 PATH="$PATH:/usr/sbin:/sbin"
 need "$(command -v mosquitto || echo /nowhere)" mosquitto
 need "$(command -v mosquitto_sub || echo /nowhere)" mosquitto-clients
+need "$(command -v systemd-analyze || echo /nowhere)" systemd
+need "$(command -v openssl || echo /nowhere)" openssl
 need "$(command -v influxd || echo /nowhere)" influxdb
 need "$(command -v victoria-metrics || echo /nowhere)" victoria-metrics
 browser=""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine, PastOf
 from fisher_agent.config import Config, SourceConfig
 from fisher_agent.control import serve
+from fisher_agent.credentials import command_key
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.ledger import Model
 from fisher_agent.logs import configure
@@ -27,7 +29,8 @@ from fisher_agent.page import service as page
 from fisher_agent.reload import reload
 from fisher_agent.report import Names
 from fisher_agent.runtime import Agent, Parts
-from fisher_agent.service import keep_heap_small
+from fisher_agent.service import keep_heap_small, keep_memory_private
+from fisher_agent.signing import Signatures
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.sources import check_topics, open_source, rebind
@@ -125,6 +128,8 @@ def build(config: Config, store: Store) -> Agent:
     def source(wanted: SourceConfig, now: Config) -> Source:
         return open_source(wanted, now, client_id=names.client_id(f"raw-{wanted.name}"), stats=stats)
 
+    key = command_key(mqtt) if mqtt else None
+    signatures = Signatures(key, started_s=time.monotonic()) if key else None
     # Constructors check and do not connect: what is wrong with a file or a binding shows here, before any I/O.
     for wanted in config.sources:
         source(wanted, config)
@@ -144,7 +149,7 @@ def build(config: Config, store: Store) -> Agent:
             open_influx=partial(InfluxSink, influx) if influx else None,
             open_plant=plant if mqtt else None,
             rebind=rebind,
-            obey=obey,
+            obey=partial(obey, signatures=signatures),
             services=(serve, page.serve, watch_maintenance, watch_drift, refining.serve),
         )
     )
@@ -156,6 +161,8 @@ def run(path: Path) -> None:
     check_topics(config)
     configure(config.log.level)
     keep_heap_small()
+    if config.log.level != "debug":  # who looks for a defect may want a core dump
+        keep_memory_private()
     find_bundle(config)
     store = open_store(config)
     try:

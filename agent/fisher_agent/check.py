@@ -5,6 +5,8 @@ import json
 import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from fisher_agent import app
 from fisher_agent import configfile as configuration
 from fisher_agent.config import ChannelConfig, Config, SourceConfig, expand
+from fisher_agent.credentials import SECRET_KEYS, command_key, readable, tls
 from fisher_agent.errors import ConfigError, FisherError, Unavailable
 from fisher_agent.guess import Findings, Heard, examine
 from fisher_agent.page import service as page
@@ -70,23 +73,31 @@ def write_template(output: Path | None) -> None:
 
 def _check_files(config: Config) -> None:
     """ConfigError for mistakes that show only on this box: secrets, the state directory."""
-    problems = []
+    problems: list[str] = []
     named: list[tuple[str, Any]] = [("mqtt", config.mqtt), ("influx", config.influx), ("page", config.page)]
     named += [(f"sources[{n}]", source) for n, source in enumerate(config.sources)]
     for where, section in named:
         for key in type(section).model_fields if section is not None else ():
             file = getattr(section, key)
-            if key.endswith("_file") and file is not None and not os.access(file, os.R_OK):
-                problems.append(f"{where}.{key}: {file} cannot be read by this user")
-    try:
-        page.check(config)
-    except ConfigError as error:
-        problems += [
-            p for p in error.problems if not any(p.partition(": ")[0] == q.partition(": ")[0] for q in problems)
-        ]
-    for source in config.sources:
+            if not key.endswith("_file") or file is None:
+                continue
+            try:
+                readable(f"{where}.{key}", file, secret=key in SECRET_KEYS)
+            except ConfigError as error:
+                problems += error.problems
+    parts: dict[str, Callable[[], object]] = {"page": partial(page.check, config)}
+    if config.mqtt is not None:
+        parts["mqtt"] = partial(tls, "mqtt.", config.mqtt)
+        parts["mqtt.command_key_file"] = partial(command_key, config.mqtt)
+    if config.influx is not None:
+        parts["influx"] = partial(InfluxSink, config.influx)
+    for n, source in enumerate(config.sources):
+        parts[f"sources[{n}]"] = partial(open_source, source, config, client_id="check", stats=Stats())
+    for where, build in parts.items():
+        if any(p.startswith((f"{where}.", f"{where}:")) for p in problems):
+            continue  # it would say the same again
         try:
-            open_source(source, config, client_id="check", stats=Stats())
+            build()
         except ConfigError as error:
             problems += error.problems
     folder = next((p for p in (config.state_dir, *config.state_dir.parents) if p.exists()), Path("/"))

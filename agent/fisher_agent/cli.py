@@ -139,6 +139,9 @@ def parser() -> argparse.ArgumentParser:
         "build-engine", _build_engine, "build the TensorRT engine of the model for this box's GPU, ahead of time"
     )
     sub.add_argument("--json", action="store_true")
+    sub = verb("keys", _keys, "make a CURVE key pair for a ZeroMQ source, or for what sends to it")
+    sub.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sub.add_argument("name", metavar="NAME", help="of the files NAME.key (secret) and NAME.pub")
     sub = verb("demo", _demo, "the whole agent on one machine, with a fault that begins while you watch")
     sub.add_argument("--once", action="store_true", help="end after the story")
     sub.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -357,6 +360,12 @@ def _build_engine(arguments: argparse.Namespace) -> None:
 
     path = app.build_engine(_config(arguments))
     _show(arguments, {"engine": str(path)}, lambda built: [f"{built['engine']} is ready"])
+
+
+def _keys(arguments: argparse.Namespace) -> None:
+    from fisher_agent import keys
+
+    print(*keys.lines(keys.write_pair(arguments.out, arguments.name)), sep="\n")
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -131,6 +131,7 @@ class MqttConfig(MqttLink):
 
     prefix: Annotated[str, Field(pattern=r"^[^#+/\s$][^#+\s]*[^#+/\s]$")] = "fisher/v1"
     commands: tuple[Verb, ...] = ("ack", "shelve", "unshelve")
+    command_key_file: Path | None = None  # with it only signed commands are obeyed
 
 
 class InfluxConfig(Strict):
@@ -171,6 +172,7 @@ class ZmqSource(Strict):
     server_key_file: Path | None = None  # CURVE: the public key of the other side, Z85
     public_key_file: Path | None = None
     secret_key_file: Path | None = None
+    client_keys_file: Path | None = None  # of a CURVE server: the public keys that are let in, a line each
 
     @field_validator("url")
     @classmethod

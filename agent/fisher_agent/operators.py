@@ -8,6 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
@@ -18,6 +19,7 @@ from fisher_agent.maintenance import maintenance
 from fisher_agent.recorder import capture_now
 from fisher_agent.report import as_json
 from fisher_agent.runtime import Agent
+from fisher_agent.signing import Signatures
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.stages import Message, Scalar
 from fisher_agent.store import Audit
@@ -28,8 +30,8 @@ _capturing: set[asyncio.Task[str]] = set()
 log = structlog.get_logger()
 
 
-async def obey(agent: Agent, link: PlantLink) -> None:
-    """Handle commands from the broker until the link is lost."""
+async def obey(agent: Agent, link: PlantLink, *, signatures: Signatures | None) -> None:
+    """Handle commands from the broker until the link is lost; with `signatures` only signed ones are obeyed."""
     base = agent.names.base
     await link.subscribe(f"{base}/+/cmd/+")
     async for message in link.messages():
@@ -41,7 +43,7 @@ async def obey(agent: Agent, link: PlantLink) -> None:
             log.info("retained_command_ignored", machine=machine, verb=verb)
         else:
             try:
-                result = await _from_broker(agent, machine, verb, payload)
+                result = await _from_broker(agent, machine, verb, payload, signatures)
             except Exception as error:
                 log.exception("command_failed", machine=machine, verb=verb)
                 now_ms = time.time_ns() // 1_000_000
@@ -51,11 +53,14 @@ async def obey(agent: Agent, link: PlantLink) -> None:
         await link.publish(Message(str(message.topic), b"", qos=1, retain=True))
 
 
-async def _from_broker(agent: Agent, machine: str, verb: str, payload: bytes) -> dict[str, Scalar]:
+async def _from_broker(
+    agent: Agent, machine: str, verb: str, payload: bytes, signatures: Signatures | None
+) -> dict[str, Scalar]:
     now_ms = time.time_ns() // 1_000_000
     command = Command(verb, machine)
     allowed = agent.config.mqtt.commands if agent.config.mqtt else ()
     wrong: RefusedCommand | None = None
+    proven = signatures is None
     try:
         command = parse(machine, verb, payload, now_ms=now_ms) or command
     except RefusedCommand as refused:
@@ -68,12 +73,18 @@ async def _from_broker(agent: Agent, machine: str, verb: str, payload: bytes) ->
             raise RefusedCommand(f"{verb!r} is not allowed; mqtt.commands has: {', '.join(allowed) or 'none'}", command)
         if wrong is not None:
             raise wrong
+        if signatures is not None:
+            topic = f"{agent.names.base}/{machine}/cmd/{verb}"
+            signatures.check(topic, payload, command, now_ms=now_ms, now_s=time.monotonic())
+            proven = True
         error = await perform(agent, command, via="mqtt")
     except RefusedCommand as refused:
         command, error = refused.command or command, str(refused)
         log.info("command_refused", machine=machine, verb=verb, error=error)
         if machine in agent.machines:
-            await record(agent, audit(command, via="mqtt", error=error))
+            # The answer to an id is given again: a forger must not answer for who has the key.
+            kept = command if proven else replace(command, id="")
+            await record(agent, audit(kept, via="mqtt", error=error))
     return command.result(error, now_ms=now_ms)
 
 

@@ -95,7 +95,7 @@ async def _to_mqtt(
         source.port,
         username=source.username,
         password=secret(f"source {source.name!r}: password_file", source.password_file),
-        tls_context=tls(f"source {source.name!r}", source),
+        tls_context=tls(f"source {source.name!r}: ", source),
     )
     sent = 0
     try:

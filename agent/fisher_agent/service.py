@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8  # <malloc.h>
+PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 HEAP = {MMAP_THRESHOLD: 1 << 20, TRIM_THRESHOLD: 8 << 20, ARENA_MAX: 2}
 
 
@@ -46,3 +47,12 @@ def keep_heap_small() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in HEAP.items():
             mallopt(option, value)
+
+
+def keep_memory_private() -> None:
+    """No core dump of this process, and no debugger but root's (prctl(2), PR_SET_DUMPABLE): its memory holds secrets.
+
+    What it starts is dumpable again, and holds none. The watchdog and the notify socket do not depend on it.
+    """
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -16,6 +16,7 @@ from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.lines import lines
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.stages import Point, Rejected
+from private import private
 from servers.influxdb import InfluxDB
 from servers.process import free_port
 from servers.victoria import VictoriaMetrics
@@ -140,12 +141,12 @@ async def test_influxdb_with_users_wants_and_takes_a_password(tmp_path):
         async with InfluxSink(InfluxConfig(url=server.url, bucket="plant")) as sink:
             with pytest.raises(Unavailable, match=r"401.*token_file"):
                 await sink.write(points("m", 1))
-        secret.write_text("se:cret\n")
+        private(secret, "se:cret\n")
         by_name = InfluxConfig(url=server.url, bucket="plant", username="boss", password_file=secret)
         async with InfluxSink(by_name) as sink:
             assert await sink.write(points("m", 1)) == Rejected()
         token = tmp_path / "token"
-        token.write_text("boss:se:cret\n")
+        private(token, "boss:se:cret\n")
         async with InfluxSink(InfluxConfig(url=server.url, bucket="plant", token_file=token)) as sink:
             assert await sink.write(points("n", 1)) == Rejected()
         assert len(server.query("SELECT * FROM m,n", db="plant", user="boss", password="se:cret")) == 2
@@ -255,7 +256,7 @@ def config(server: ScriptedServer, api: str, **more: object) -> InfluxConfig:
 
 async def test_requests_name_the_destination_the_precision_and_the_token(tmp_path, api):
     token = tmp_path / "token"
-    token.write_text("abc\n")
+    private(token, "abc\n")
     seen = []
     async with scripted(lambda path, query, _: seen.append((path, query)) or OK) as server:
         async with InfluxSink(config(server, api, token_file=token)) as sink:
@@ -428,7 +429,7 @@ def test_a_secret_that_is_missing_is_a_configuration_error(tmp_path: Path):
 
 async def test_a_secret_that_vanishes_later_is_unavailable(tmp_path: Path):
     token = tmp_path / "token"
-    token.write_text("abc")
+    private(token, "abc")
     sink = InfluxSink(InfluxConfig(token_file=token))
     token.unlink()
     with pytest.raises(Unavailable, match="token_file"):

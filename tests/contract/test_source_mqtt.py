@@ -16,6 +16,7 @@ from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.sources import open_source
 from fisher_agent.stats import Stats
 from fisher_agent.wire import encode
+from private import private
 from servers.mosquitto import Mosquitto
 from servers.process import find_binary, free_port
 
@@ -63,8 +64,8 @@ async def test_a_broker_that_is_not_there_is_unavailable_and_named():
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
 async def test_a_wrong_password_is_unavailable_with_its_reason(tmp_path, version):
-    (tmp_path / "wrong").write_text("wrong\n")
-    (tmp_path / "right").write_text("right\n")
+    private(tmp_path / "wrong", "wrong\n")
+    private(tmp_path / "right", "right\n")
     with Mosquitto(tmp_path, passwords={"agent": "right"}) as broker:
         message = await refusal(source(broker.url, version=version, username="agent", password_file=tmp_path / "wrong"))
         assert "not authori" in message.lower()

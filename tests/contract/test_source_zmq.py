@@ -12,6 +12,7 @@ from fisher_agent.configfile import parse
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.sources import open_source
 from fisher_agent.stats import Stats
+from private import private
 from servers.process import free_port
 
 REBIND_S = 10.0
@@ -151,7 +152,7 @@ async def test_curve_lets_in_who_knows_the_key_and_nobody_else(context, url, tmp
 
 async def test_a_source_with_a_secret_key_alone_is_the_curve_server(context, url, tmp_path):
     public, secret = zmq.curve_keypair()
-    (tmp_path / "secret").write_bytes(secret)
+    private(tmp_path / "secret", secret)
     async with source(url, socket="pull", bind=True, secret_key_file=tmp_path / "secret") as opened:
         with context.socket(zmq.PUSH) as sender:
             sender.setsockopt(zmq.CURVE_SERVERKEY, public)

@@ -24,6 +24,7 @@ from fisher_models.bundle import load as load_bundle
 from fisher_models.frontend import Frontend
 from integration.harness import BASE, MACHINE, Daemon, Hmi, MqttOutlet, Sensors, cli
 from integration.small import HERE, ROTOR, SMALL, call, call_json, counters, small_config, state_db
+from private import private
 from servers.influxdb import InfluxDB
 from servers.mosquitto import Mosquitto
 from servers.process import free_port
@@ -153,7 +154,7 @@ def test_without_its_servers_it_runs_says_so_and_connects_when_they_come(tmp_pat
 
 def test_a_secret_that_goes_away_later_is_declared_and_ends_nothing(tmp_path: Path) -> None:
     token = tmp_path / "token"
-    token.write_text("secret")
+    private(token, "secret")
     db = InfluxDB(tmp_path / "db")
     influx = f'url = "{db.url}"\nbucket = "condition"\ntoken_file = "{token}"'
     with Daemon(small_config(tmp_path, source=NOWHERE, influx=influx)) as daemon:
@@ -161,7 +162,7 @@ def test_a_secret_that_goes_away_later_is_declared_and_ends_nothing(tmp_path: Pa
         token.unlink()
         gone = f"influx.token_file: {token} cannot be read: [Errno 2] No such file or directory: '{token}'"
         daemon.wait_for_event("unavailable", link="influx", error=gone)
-        token.write_text("secret")
+        private(token, "secret")
         with db:
             daemon.wait_for_event("connected", link="influx")
 

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from integration.harness import MACHINE, Daemon, MqttOutlet, Sensors, cli_json
 from integration.small import ROTOR, small_config
 from pageplant import write_capture
+from private import private
 from servers.chromium import PHONE, chromium, opened, overflow_px
 from servers.mosquitto import Mosquitto
 from servers.process import free_port
@@ -139,7 +140,7 @@ def test_a_machine_is_enrolled_on_the_page(tmp_path: Path, broker: Mosquitto, br
 
 
 def test_with_a_token_the_page_asks_for_it_first(tmp_path: Path, broker: Mosquitto, browser: Browser) -> None:
-    (tmp_path / "token").write_text(TOKEN)
+    private(tmp_path / "token", TOKEN)
     config, url = page_config(tmp_path, broker, keys=f'token_file = "{tmp_path}/token"')
     with Daemon(config), opened(browser, url, size=PHONE) as (page, seen):
         expect(page).to_have_url(url + "login")

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from fisher_agent import config as models
 from fisher_agent.configfile import parse
+from servers.process import find_binary
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SHIPPED = DEPLOY / "fisher-agent.toml"
@@ -123,12 +124,30 @@ def test_the_unit_lets_the_page_listen() -> None:
     assert models.PageConfig().port >= 1024, "CapabilityBoundingSet= leaves no right to bind lower ports"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_the_unit_is_hardly_exposed() -> None:
+    done = subprocess.run(
+        [find_binary("systemd-analyze", package="systemd"), "security", "--offline=true", "--no-pager", UNIT],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"Overall exposure level for fisher-agent\.service: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) <= 1.5
+
+
+def test_the_unit_keeps_the_memory_of_the_agent_to_itself() -> None:
+    lines = UNIT.read_text().splitlines()
+    assert {"LimitCORE=0", "UMask=0027", "KeyringMode=private", "ProtectProc=invisible"} <= set(lines)
+
+
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     text = re.sub(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", UNIT.read_text(), flags=re.MULTILINE)
     copy = tmp_path / "fisher-agent.service"
     copy.write_text(text)
-    verified = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
+    verified = subprocess.run(
+        [find_binary("systemd-analyze", package="systemd"), "verify", copy], capture_output=True, text=True, check=False
+    )
     complaints = [line for line in verified.stderr.splitlines() if "fisher-agent.service" in line]
     assert not complaints
 
@@ -168,6 +187,6 @@ def test_the_example_acl_lets_an_hmi_write_commands_only() -> None:
             user = words[1]
         elif words[:1] == ["topic"]:
             rules.setdefault(user, []).append(words[1:])
-    assert rules["hmi"] == [["read", "fisher/v1/plant1/#"], ["write", "fisher/v1/plant1/+/+/cmd/#"]]
+    assert rules["hmi"] == [["read", "fisher/v1/plant1/#"], ["write", "fisher/v1/plant1/+/+/cmd/+"]]
     assert ["read", "plant1/#"] in rules["fisher"]
     assert "" not in rules  # nobody without a name

@@ -15,6 +15,7 @@ from fisher_agent.page import access
 from fisher_agent.page.access import MIN_TOKEN, SESSION_S, WAITING, Access, TooManyTries
 from fisher_agent.page.guard import allowed_host
 from fisher_agent.pageconfig import PageConfig
+from private import private
 
 TOKEN = "0123456789abcdef-a-token"
 NOW_S = 1_795_000_000.0
@@ -99,7 +100,7 @@ async def test_wrong_tokens_cannot_be_tried_side_by_side() -> None:
 @pytest.mark.parametrize("text", ["", "short", "x" * (MIN_TOKEN - 1), "pässwörter-länger", "line one of it\nline two"])
 def test_a_weak_token_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "token"
-    file.write_text(text + "\n")
+    private(file, text + "\n")
     with pytest.raises(ConfigError, match=r"page\.token_file.*openssl rand"):
         Access.of(PageConfig(token_file=file), realm="r")
 
@@ -185,7 +186,7 @@ def test_what_is_safe_is_accepted(keys: str) -> None:
 @pytest.mark.parametrize(("text", "said"), [(None, "cannot be read"), ("short", "at least 16")])
 def test_check_names_a_token_file_that_cannot_serve_once(tmp_path: Path, text: str | None, said: str) -> None:
     if text is not None:
-        (tmp_path / "token").write_text(text)
+        private(tmp_path / "token", text)
     config = parse(f'state_dir = "{tmp_path}"\n{HEAD}token_file = "{tmp_path}/token"')
     with pytest.raises(ConfigError) as wrong:
         _check_files(config)

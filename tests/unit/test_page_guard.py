@@ -8,6 +8,7 @@ import pytest
 from fisher_agent.page import access, web
 from fisher_agent.page.guard import HEADERS
 from pageplant import Plant, ask, post, running_plant
+from private import private
 
 MILL = "mill-01"
 TOKEN = "0123456789abcdef-a-token"
@@ -23,7 +24,7 @@ async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
 async def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Plant]:
     """A page with a token; wrong ones cost a millisecond."""
     monkeypatch.setattr(access, "FIRST_DELAY_S", 0.001)
-    (tmp_path / "token").write_text(TOKEN + "\n")
+    private(tmp_path / "token", TOKEN + "\n")
     async with running_plant(tmp_path, page=f'token_file = "{tmp_path}/token"') as running:
         yield running
 
@@ -148,7 +149,7 @@ async def test_a_program_may_hold_the_token_itself(locked: Plant) -> None:
 
 
 async def test_behind_tls_the_cookie_never_goes_in_the_clear(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(TOKEN)
+    private(tmp_path / "token", TOKEN)
     keys = f'token_file = "{tmp_path}/token"\nbehind_proxy = true\nhosts = ["edge-1.plant.example"]'
     async with running_plant(tmp_path, page=keys) as plant:
         ours = {"Host": "edge-1.plant.example", "Origin": "https://edge-1.plant.example"}

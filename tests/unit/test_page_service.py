@@ -18,6 +18,7 @@ from fisher_agent.page.feed import BEHIND, MAX_WATCHERS, Feed, TooManyWatchers, 
 from fisher_agent.page.service import check, url
 from fisher_agent.pageconfig import PageConfig
 from pageplant import ask, running_plant
+from private import private
 
 MILL = "mill-01"
 
@@ -134,7 +135,7 @@ async def test_a_defect_costs_one_answer_and_is_logged_as_a_line(
 
 def test_tls_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     for name in ("cert", "key", "token"):
-        (tmp_path / name).write_text("0123456789abcdef junk")
+        private(tmp_path / name, "0123456789abcdef junk")
     config = parse(
         f'site = "s"\nedge = "e"\n[page]\nbind = "0.0.0.0"\ntoken_file = "{tmp_path}/token"\n'
         f'cert_file = "{tmp_path}/cert"\nkey_file = "{tmp_path}/key"'
@@ -152,7 +153,7 @@ async def test_with_tls_the_page_speaks_https_alone(tmp_path: Path) -> None:
          "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
         check=True, capture_output=True,
     )  # fmt: skip
-    (tmp_path / "token").write_text("0123456789abcdef-token")
+    private(tmp_path / "token", "0123456789abcdef-token")
     keys = f'token_file = "{tmp_path}/token"\ncert_file = "{cert}"\nkey_file = "{key}"'
     async with running_plant(tmp_path, page=keys) as plant:
         context = ssl.create_default_context(cafile=str(cert))

@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fisher_agent.config import Config
+from fisher_agent.credentials import located, private
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.page.access import Access
 from fisher_agent.page.web import Page
@@ -42,7 +43,7 @@ def check(config: Config) -> Access | None:
         return None
     if page.tls:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(str(page.cert_file), page.key_file)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*_tls_files(page))
         except OSError as error:  # ssl.SSLError is one
             raise ConfigError(f"page: cert_file and key_file cannot be used: {error}") from error
     return Access.of(page, realm=f"{config.site}/{config.edge}")
@@ -108,6 +109,7 @@ async def _show(agent: Agent, opened: tuple[Access | None, socket.socket]) -> No
 
 def _settings(config: PageConfig, app: Any) -> uvicorn.Config:
     _quiet()
+    certificate, key = _tls_files(config) if config.tls else (None, None)
     return uvicorn.Config(
         app,
         http=_Bounded,
@@ -123,9 +125,15 @@ def _settings(config: PageConfig, app: Any) -> uvicorn.Config:
         timeout_graceful_shutdown=GRACE_S,
         limit_concurrency=MAX_CONNECTIONS,
         h11_max_incomplete_event_size=MAX_HEAD,
-        ssl_certfile=str(config.cert_file) if config.cert_file else None,
-        ssl_keyfile=str(config.key_file) if config.key_file else None,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
+
+
+def _tls_files(config: PageConfig) -> tuple[str, str]:
+    """Where certificate and key lie, of a page with TLS."""
+    assert config.cert_file is not None and config.key_file is not None
+    return str(located("page.cert_file", config.cert_file)), str(private("page.key_file", config.key_file))
 
 
 class _Server(uvicorn.Server):

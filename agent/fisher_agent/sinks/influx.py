@@ -27,7 +27,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
 from fisher_agent.config import InfluxConfig
-from fisher_agent.credentials import secret
+from fisher_agent.credentials import authority, secret, tls_remedy
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.stages import Rejected
 
@@ -82,7 +82,9 @@ class InfluxSink:
         self._api: Api | None = None
         self._connection: _Connection | None = None
         self._max_lines = MAX_LINES
-        _credentials(config)  # a secret that is missing is found before anything runs
+        # What is missing is found before anything runs.
+        _credentials(config)
+        authority("influx.ca_file", config.ca_file)
 
     @property
     def api(self) -> Api | None:
@@ -91,11 +93,10 @@ class InfluxSink:
 
     async def __aenter__(self) -> Self:
         try:
-            credentials = _credentials(self._config)
+            self._connection = _Connection(self._config, _credentials(self._config))
         except ConfigError as error:
             # It was there at the start. Ending for good now would leave the machines unwatched.
             raise Unavailable(str(error)) from error
-        self._connection = _Connection(self._config, credentials)
         try:
             self._api = await self._in_thread(self._connection.choose_api)
         except BaseException:
@@ -139,7 +140,9 @@ class InfluxSink:
             async with asyncio.timeout(2 * self._config.timeout_s):
                 return await asyncio.to_thread(call)
         except (urllib3.exceptions.HTTPError, OSError, TimeoutError, UnicodeDecodeError) as error:
-            raise Unavailable(f"{self._config.url} does not answer: {error or type(error).__name__}") from error
+            raise Unavailable(
+                f"{self._config.url} does not answer: {error or type(error).__name__}{tls_remedy(error)}"
+            ) from error
 
     def _explained(self, answer: Answer) -> str:
         where = f"bucket {self._config.bucket!r} at {self._config.url}"
@@ -159,7 +162,7 @@ class _Connection:
     def __init__(self, config: InfluxConfig, credentials: str) -> None:
         self._config = config
         self._url = config.url.rstrip("/")
-        ca_file = str(config.ca_file) if config.ca_file else None
+        ca_file = authority("influx.ca_file", config.ca_file)
         headers = _authorization(credentials)
         timeout = urllib3.Timeout(total=config.timeout_s)
         self._pool = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=ca_file, headers=headers)

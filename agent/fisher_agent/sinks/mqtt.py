@@ -15,7 +15,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fisher_agent.config import MqttConfig
-from fisher_agent.credentials import secret, tls
+from fisher_agent.credentials import secret, tls, tls_remedy
 from fisher_agent.errors import Unavailable
 from fisher_agent.stages import Message
 
@@ -31,9 +31,26 @@ UNSUPPORTED_VERSION = {0x84, 1}  # MQTT 5 reason code; MQTT 3.1.1 return code
 
 
 class _Client(aiomqtt.Client):
-    """aiomqtt passes over a PUBACK that says no, as MQTT 5 brokers send where their ACL forbids a topic."""
+    """aiomqtt passes over a PUBACK that says no, as MQTT 5 brokers send where their ACL forbids a topic; and over an
+    end before the CONNACK, as of a TLS 1.3 broker that wants a client certificate: it would wait for its timeout."""
 
     refusal = ""
+    _complaint = ""  # what paho says of its socket, which it tells its log alone
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._client.on_log = self._on_log
+
+    def _on_log(self, _client: paho.Client, _userdata: Any, level: int, text: str) -> None:
+        if level == paho.MQTT_LOG_ERR:
+            self._complaint = f": {text}"
+
+    def _on_disconnect(self, client: paho.Client, userdata: Any, *rest: Any) -> None:
+        super()._on_disconnect(client, userdata, *rest)
+        if not self._connected.done():
+            self._connected.set_exception(
+                aiomqtt.MqttError(f"the broker ended the connection while it was made{self._complaint}")
+            )
 
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -56,7 +73,7 @@ class PlantLink:
         # second and the grain of a timer.
         self._keepalive_s = max(2, config.keepalive_s * 3 // 4)
         self._publish_timeout_s = min(PUBLISH_TIMEOUT_S, config.keepalive_s)
-        self._tls = tls("mqtt", config)
+        self._tls = tls("mqtt.", config)
         self._password = secret("mqtt.password_file", config.password_file)
 
     @property
@@ -166,7 +183,7 @@ class PlantLink:
                 "give each agent its own `edge`",
                 retry_after_s=TAKEN_OVER_RETRY_S,
             )
-        return Unavailable(f"{self._config.url}: {cause}")
+        return Unavailable(f"{self._config.url}: {cause}{tls_remedy(error)}")
 
 
 def _reason(error: BaseException) -> int | None:

@@ -8,7 +8,7 @@ from typing import Self
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from fisher_agent.config import MqttSource
-from fisher_agent.credentials import secret, tls
+from fisher_agent.credentials import secret, tls, tls_remedy
 from fisher_agent.errors import Unavailable
 from fisher_agent.sources.intake import QUEUE_BYTES, Intake, Tap
 from fisher_agent.sources.mqttlink import Client, Link, Refused
@@ -44,7 +44,7 @@ class MqttFrames:
         self._client_id = client_id
         self._intake = Intake(config.name, decoder, stats=stats, queue_bytes=queue_bytes, tap=tap)
         self._password = secret(f"source {config.name!r}: password_file", config.password_file)
-        self._tls = tls(f"source {config.name!r}", config)
+        self._tls = tls(f"source {config.name!r}: ", config)
         self._link: Link | None = None
 
     async def __aenter__(self) -> Self:
@@ -91,7 +91,7 @@ class MqttFrames:
             raise Refused(f"no answer within {CONNECT_TIMEOUT_S:g} s", maybe_version=reached) from error
         except OSError as error:
             await self.__aexit__()
-            raise Unavailable(f"{url}: {error}") from error
+            raise Unavailable(f"{url}: {error}{tls_remedy(error)}") from error
         except BaseException:
             await self.__aexit__()
             raise

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fisher_agent.config import MqttSource
+from fisher_agent.credentials import tls_remedy
 from fisher_agent.errors import Unavailable
 from fisher_agent.sources.intake import Intake
 from fisher_agent.wire import MAX_PAYLOAD_BYTES
@@ -255,7 +256,7 @@ class Link:
                 else:
                     put(*found)
         except OSError as error:
-            self._lose(f"the connection was lost: {error}")
+            self._lose(f"the connection was lost: {error}{tls_remedy(error)}")
             return
         except BROKEN_PACKET as error:
             self._lose(f"the broker sent something that is not MQTT: {error!r}")

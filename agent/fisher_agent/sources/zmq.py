@@ -16,8 +16,10 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from fisher_agent.config import ZmqSource
+from fisher_agent.credentials import located, private
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.sources.intake import QUEUE_BYTES, Intake, Tap
+from fisher_agent.sources.zap import Doorkeeper
 from fisher_agent.stages import Frame
 from fisher_agent.stats import Stats
 from fisher_agent.wire import MAX_PAYLOAD_BYTES, Decoder
@@ -48,6 +50,8 @@ class ZmqFrames:
         self._decoder = decoder
         self._intake = Intake(config.name, decoder, stats=stats, queue_bytes=queue_bytes, tap=tap)
         self._curve = _curve(config)
+        self._clients = _clients(config)
+        self._door: Doorkeeper | None = None
         if config.url.startswith("tcp://") and urlsplit(config.url).port is None:
             raise ConfigError(f"source {config.name!r}: {config.url!r} names no port")
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -57,6 +61,8 @@ class ZmqFrames:
     async def __aenter__(self) -> Self:
         self._intake.begin()
         self._context = zmq.Context()
+        if self._clients is not None:
+            self._door = Doorkeeper(self._context, keys=self._clients, source=self.name)
         self._socket = self._context.socket(zmq.SUB if self._config.socket == "sub" else zmq.PULL)
         try:
             self._open(self._socket)
@@ -77,9 +83,11 @@ class ZmqFrames:
                 self._socket.disable_monitor()
                 self._monitor.close(linger=0)
             self._socket.close(linger=0)
+        if self._door is not None:
+            self._door.close()
         if self._context is not None:
             self._context.term()
-        self._context = self._socket = self._monitor = None
+        self._context = self._socket = self._monitor = self._door = None
 
     def frames(self) -> AsyncIterator[Sequence[Frame]]:
         """Yield what has arrived since the last turn."""
@@ -167,13 +175,37 @@ def _curve(config: ZmqSource) -> dict[int, Any]:
     return own
 
 
+def _clients(config: ZmqSource) -> frozenset[bytes] | None:
+    """The public keys that are let in; None: whoever knows ours. A line is a key, and after a space whose it is."""
+    path, key = config.client_keys_file, f"source {config.name!r}: client_keys_file"
+    if path is None:
+        return None
+    if config.server_key_file is not None or config.secret_key_file is None:
+        raise ConfigError(f"{key} belongs to a CURVE server: give secret_key_file, and no server_key_file")
+    file = located(key, path)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: {file} cannot be read: {error}") from error
+    found = {n: line.split()[0] for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("# ")}
+    if wrong := [n for n, text in found.items() if not Z85_KEY.fullmatch(text)]:
+        raise ConfigError(f"{key}: line {wrong[0]} of {file} must begin with one public key, 40 characters of Z85")
+    if not found:
+        raise ConfigError(f"{key}: {file} holds no key, so nobody could send; put the senders' public keys there")
+    return frozenset(text.encode() for text in found.values())
+
+
 def _key(config: ZmqSource, option: str, path: Path | None) -> bytes | None:
     if path is None:
         return None
+    key = f"source {config.name!r}: {option}"
+    file = private(key, path) if option == "secret_key_file" else located(key, path)
     try:
-        text = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"source {config.name!r}: {option} {path} cannot be read: {error}") from error
+        text = file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: {file} cannot be read: {error}") from error
+    except UnicodeDecodeError:
+        text = ""
     if not Z85_KEY.fullmatch(text):
-        raise ConfigError(f"source {config.name!r}: {option} {path} must hold one key, 40 characters of Z85")
+        raise ConfigError(f"{key}: {file} must hold one key, 40 characters of Z85, as `fisher-agent keys` writes it")
     return text.encode()
