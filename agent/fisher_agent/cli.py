@@ -58,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--connect", action="store_true", help="connect to everything and listen to the sensors")
     sub.add_argument("--seconds", type=_seconds, default=10.0, help="how long to listen (default 10)")
     sub.add_argument("--json", action="store_true")
+    sub = verb("doctor", _doctor, "gather what support needs, without secrets, and say what is wrong and what mends it")
+    sub.add_argument("--out", type=Path, default=None, metavar="FILE.tar.gz", help="default: in the present folder")
+    sub.add_argument("--json", action="store_true")
     sub = verb("init", _init, "write a commented configuration")
     sub.add_argument("--output", type=Path, default=None, help="default: standard output")
     sub = verb("enroll", _enroll, "learn what normal running of a machine is, live or from recordings")
@@ -207,6 +210,15 @@ def _check(arguments: argparse.Namespace) -> int:
     return check.main(
         _path(arguments), connect_s=arguments.seconds if arguments.connect else None, json_=arguments.json
     )
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from fisher_agent.doctor import archive
+
+    out = arguments.out or archive.default_out()
+    findings, advice = archive.examine(_path(arguments))
+    archive.write(findings, advice, out)
+    _show(arguments, archive.document(findings, advice, out), archive.lines)
 
 
 def _init(arguments: argparse.Namespace) -> None:
