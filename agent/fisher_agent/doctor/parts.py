@@ -25,6 +25,7 @@ from fisher_agent.app import find_bundle
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.config import Config
 from fisher_agent.errors import BadFile, Unavailable
+from fisher_agent.schema import LATEST
 
 UNIT = "fisher-agent"
 JOURNAL_LINES = 500
@@ -135,7 +136,7 @@ def database(box: Box) -> Any:
         counters = db.execute("SELECT queue, name, value FROM counter").fetchall()
         return {
             "version": db.execute("PRAGMA user_version").fetchone()[0],
-            "known": len(statedb.MIGRATIONS),
+            "known": LATEST,
             "counters": {f"{queue} {name}": value for queue, name, value in counters},
             "quarantine": db.execute("SELECT queue, reason, count(*) FROM quarantine GROUP BY 1, 2").fetchall(),
         }
