@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from fisher_agent import configfile as configuration
-from fisher_agent import refining
+from fisher_agent import rebuilding, refining
 from fisher_agent.backends import constructor, distance, open_embedder, self_test, trt_engine
 from fisher_agent.backends.standby import Standby, open_standby
 from fisher_agent.bankfiles import BankFiles
@@ -150,7 +150,7 @@ def build(config: Config, store: Store) -> Agent:
             open_plant=plant if mqtt else None,
             rebind=rebind,
             obey=partial(obey, signatures=signatures),
-            services=(serve, page.serve, watch_maintenance, watch_drift, refining.serve),
+            services=(serve, page.serve, watch_maintenance, watch_drift, refining.serve, rebuilding.serve),
         )
     )
 

@@ -24,6 +24,7 @@ from fisher_agent.stages import Floats
 from fisher_agent.traits import Traits
 
 FORMAT = "fisher.bank/1"
+OTHER_FORMAT = "install the fisher-agent that wrote it, roll back, or enrol again"
 NO_FEATURES: Floats = np.zeros((0, 0), np.float32)
 NOWHERE: Doubles = np.zeros(0)
 UNMEASURED: Floats = np.zeros(0, np.float32)
@@ -244,12 +245,15 @@ def _read_manifest(data: bytes) -> _Manifest:
     except (ValueError, KeyError, TypeError) as error:
         raise BadFile("the file is no bank of fisher-agent; restore it, roll back, or enrol again") from error
     if found != FORMAT:
-        raise BadFile(f"the bank's format is {found!r}, this version reads {FORMAT!r}; enrol again")
+        raise BadFile(f"the bank's format is {found!r}, this version reads {FORMAT!r}; {OTHER_FORMAT}")
     try:
         return _Manifest.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            why = f"the bank states {where}, which this version does not know; a newer fisher-agent wrote it"
+            raise BadFile(f"{why}: {OTHER_FORMAT}") from error
         raise BadFile(f"the bank's manifest is wrong at {where}: {first['msg']}; enrol again") from error
 
 

@@ -8,6 +8,7 @@ from fisher_agent.config import ChannelConfig, MachineConfig, WindowConfig
 from fisher_agent.errors import BankMismatch
 
 CROSS_PRECISION_SHARE = 0.1  # of the smallest limit: less than this much noise does not change what is alarmed
+PRECISION = "precision "  # how this difference begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def check(bank: Bank, now: Setting) -> None:
         if seen and (
             now.cross_precision_distance is None or not now.cross_precision_distance < CROSS_PRECISION_SHARE * smallest
         ):
-            rebuild.append(f"precision {bank.precision}, now {now.precision}")
+            rebuild.append(f"{PRECISION}{bank.precision}, now {now.precision}")
     if enrol:
         raise BankMismatch(
             f"bank {bank.version} of machine {bank.machine} was made for {'; '.join(enrol + rebuild)}; "
@@ -52,7 +53,8 @@ def check(bank: Bank, now: Setting) -> None:
     if rebuild:
         raise BankMismatch(
             f"bank {bank.version} of machine {bank.machine} was made for {'; '.join(rebuild)}; "
-            "run `fisher-agent banks rebuild`"
+            "run `fisher-agent banks rebuild`",
+            outdated=rebuild,
         )
 
 

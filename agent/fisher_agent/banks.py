@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fisher_agent.backtest import BACK_NS, Past, Raises, factors, kept_sentence, recounted, stored_sentence
-from fisher_agent.bankcheck import Setting
+from fisher_agent.bankcheck import PRECISION, Setting
 from fisher_agent.bankfiles import WAITS, BankFiles
 from fisher_agent.bankset import BankSet
 from fisher_agent.config import Config, MachineConfig
@@ -85,19 +85,37 @@ class BankLibrary:
             if version is None:
                 return None, ""
             bank = BankSet.from_bytes(self._files.read(machine.id, version))
-            bank.check(
-                Setting(
-                    bundle_digest=self._engine.bundle.digest,
-                    precision=self._engine.embedder.precision,
-                    window=self._config.window,
-                    machine=machine,
-                    judged_by=self._config.model.judge_by,
-                    cross_precision_distance=self._engine.distances.get(bank.banks[0].precision),
-                )
-            )
+            bank.check(self._setting(machine, bank))
         except (BadFile, BankMismatch) as error:
             return None, str(error)
         return bank, ""
+
+    def outdated(self, machine: MachineConfig) -> str:
+        """How the active version differs from the present model or window, where `rebuild` mends it; "" otherwise.
+
+        With a GPU the precision changes with what serves, so that alone makes no version outdated.
+        """
+        try:
+            version = self._files.active(machine.id)
+            if version is not None:
+                bank = BankSet.from_bytes(self._files.read(machine.id, version))
+                bank.check(self._setting(machine, bank))
+        except BankMismatch as error:
+            passing = self._config.model.backend == "tensorrt" and all(d.startswith(PRECISION) for d in error.outdated)
+            return "" if passing else "; ".join(error.outdated)
+        except BadFile:
+            return ""
+        return ""
+
+    def _setting(self, machine: MachineConfig, bank: BankSet) -> Setting:
+        return Setting(
+            bundle_digest=self._engine.bundle.digest,
+            precision=self._engine.embedder.precision,
+            window=self._config.window,
+            machine=machine,
+            judged_by=self._config.model.judge_by,
+            cross_precision_distance=self._engine.distances.get(bank.banks[0].precision),
+        )
 
     def learn(
         self,
@@ -158,7 +176,10 @@ class BankLibrary:
     def rebuild(
         self, machine: MachineConfig, *, embedder: Embedder | None = None, progress: Progress | None = None
     ) -> tuple[BankSet, EnrolReport]:
-        """Make the active version again, from its kept waveforms, for the present bundle, window and precision."""
+        """Make the active version again, from its kept waveforms, for the present bundle, window and precision.
+
+        NotLearnt where it kept none, or where another version was made active meanwhile: that one stays.
+        """
         version = self._files.active(machine.id)
         if version is None:
             raise NotLearnt(f"{machine.id} has no bank to rebuild; enrol it first")
@@ -179,7 +200,7 @@ class BankLibrary:
             version=new_version(),
             created_ns=time.time_ns(),
         )
-        self._save(bank, recordings, report)
+        self._save(bank, recordings, report, replaces=version)
         return bank, report
 
     def rename(self, machine: MachineConfig, names: Mapping[str, str]) -> BankSet:
@@ -306,7 +327,9 @@ class BankLibrary:
         report: EnrolReport | None,
         *,
         activate: bool = True,
+        replaces: str | None = None,
     ) -> None:
+        """`replaces` must still be the active version, and has the same waveforms: they are shared on the disk."""
         total = sum(r.nbytes for r in recordings.values())
         keep = round(self._config.enroll.keep_mb * MB)
         kept = {k: r.thinned(keep * r.nbytes // total) if total > keep else r for k, r in recordings.items() if total}
@@ -322,9 +345,12 @@ class BankLibrary:
             "report": report.as_dict() if report else {},
             WAITS: not activate,
         }
-        packed, data = pack(kept) if keep else None, bank.to_bytes()
+        like = replaces if total <= keep else None
+        packed, data = pack(kept) if keep and like is None else None, bank.to_bytes()
         with self._saving:
-            self._files.save(bank.machine, bank.version, data=data, manifest=manifest, waveforms=packed)
+            if replaces is not None and (active := self._files.active(bank.machine)) != replaces:
+                raise NotLearnt(f"bank {active} of {bank.machine} was made active while {replaces} was made again")
+            self._files.save(bank.machine, bank.version, data=data, manifest=manifest, waveforms=packed, like=like)
             if activate:
                 self._files.activate(bank.machine, bank.version)
 

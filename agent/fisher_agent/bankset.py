@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from fisher_agent.bank import Bank
+from fisher_agent.bank import OTHER_FORMAT, Bank
 from fisher_agent.bankcheck import Setting, check
 from fisher_agent.errors import BadFile, BankMismatch
 
@@ -126,7 +126,7 @@ def _modes(data: bytes) -> list[str] | None:
     except (ValueError, KeyError, TypeError):
         return None
     if found != FORMAT:
-        raise BadFile(f"the bank's format is {found!r}, this version reads {FORMAT!r}; enrol again")
+        raise BadFile(f"the bank's format is {found!r}, this version reads {FORMAT!r}; {OTHER_FORMAT}")
     if not isinstance(modes, list) or not modes or not all(isinstance(m, str) for m in modes):
         raise BadFile("the bank file names no modes; restore it, roll back, or enrol again")
     return modes

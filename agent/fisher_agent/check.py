@@ -17,14 +17,14 @@ from fisher_agent import app
 from fisher_agent import configfile as configuration
 from fisher_agent.config import ChannelConfig, Config, SourceConfig, expand
 from fisher_agent.credentials import SECRET_KEYS, command_key, readable, tls
-from fisher_agent.errors import ConfigError, FisherError, Unavailable
+from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.guess import Findings, Heard, examine
 from fisher_agent.page import service as page
 from fisher_agent.report import Names
+from fisher_agent.roundtrip import Proof, prove_influx, prove_plant
 from fisher_agent.sinks.influx import InfluxSink
-from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.sources import check_topics, open_source
-from fisher_agent.stages import Frame, Message
+from fisher_agent.stages import Frame
 from fisher_agent.stats import Stats
 from fisher_models.frontend import Frontend
 
@@ -163,16 +163,12 @@ class _Ear:
 async def _connect(config: Config, seconds: float, document: dict[str, Any]) -> None:
     ears = {s.name: _Ear() for s in config.sources}
     stats = Stats()
-    await asyncio.gather(
-        *(_listen(config, s, ears[s.name], stats, seconds) for s in config.sources),
-        _try_plant(config, document["links"]),
-        _try_influx(config, document["links"]),
+    listening = asyncio.gather(*(_listen(config, s, ears[s.name], stats, seconds) for s in config.sources))
+    plant, influx, _ = await asyncio.gather(
+        prove_plant(config), prove_influx(config.influx, Names.of(config)), listening
     )
-    for source in config.sources:
-        ear = ears[source.name]
-        document["links"].append(
-            {"link": f"sources.{source.name}", "url": source.url, "ok": not ear.problem, "error": ear.problem}
-        )
+    arrived = [_arrived(source, ears[source.name], seconds) for source in config.sources]
+    document["links"] += [proof.row for proof in (*plant, *influx, *arrived)]
     rejected = stats.by_key("rejected")
     for view, (machine, channel) in zip(
         document["channels"], [(m, c) for m in config.machines for c in m.channels], strict=True
@@ -203,30 +199,17 @@ async def _listen(config: Config, wanted: SourceConfig, ear: _Ear, stats: Stats,
         ear.problem = str(error) or "no answer"
 
 
-async def _try_plant(config: Config, links: list[dict[str, Any]]) -> None:
-    if config.mqtt is None:
-        return
-    names = Names.of(config)
-    topic = f"{names.base}/check"
-    error = ""
-    try:
-        async with PlantLink(config.mqtt, client_id=names.client_id("check"), will=Message(topic, b"")) as link:
-            await link.publish(Message(topic, b"check", qos=1))
-    except FisherError as failure:
-        error = str(failure)
-    links.append({"link": "mqtt", "url": config.mqtt.url, "ok": not error, "error": error})
-
-
-async def _try_influx(config: Config, links: list[dict[str, Any]]) -> None:
-    if config.influx is None:
-        return
-    error = ""
-    try:
-        async with InfluxSink(config.influx):
-            pass
-    except FisherError as failure:
-        error = str(failure)
-    links.append({"link": "influx", "url": config.influx.url, "ok": not error, "error": error})
+def _arrived(source: SourceConfig, ear: _Ear, seconds: float) -> Proof:
+    """What came of a source. ZeroMQ connects to what is not there, so only a message proves such a link."""
+    messages = sum(map(len, ear.payloads.values()))
+    reached = not ear.problem
+    if source.type == "zmq" and not messages:
+        ear.problem = ear.problem or (
+            f"nothing arrived at {source.url} in {seconds:g} s; does the sender run, and do url, socket and bind "
+            "match it?"
+        )
+    proof = "" if ear.problem else f"{messages} messages in {seconds:g} s"
+    return Proof(f"sources.{source.name}", source.url, proof=proof, error=ear.problem, reached=reached)
 
 
 def _heard(machine: str, channel: ChannelConfig, config: Config, ear: _Ear, rejected: Any) -> Heard:
@@ -280,8 +263,14 @@ def _lines(document: dict[str, Any]) -> list[str]:
                 f"peak {view['peak']:g}, DC {view['dc']:g}, clipped {view['clipped']:.1%}, "
                 f"clock {view['clock_offset_ms']:+.0f} ms"
             )
-    lines += [f"{link['link']}  {link['url']}  {'ok' if link['ok'] else 'NOT REACHED'}" for link in document["links"]]
+    lines += [f"{link['link']}  {link['url']}  {_outcome(link)}" for link in document["links"]]
     lines += [f"problem: {p}" for p in document["problems"]]
     found = len(document["problems"])
     lines.append(f"{found} problem{'s' if found > 1 else ''}" if found else "no problems found")
     return lines
+
+
+def _outcome(link: dict[str, Any]) -> str:
+    if link["ok"]:
+        return f"ok: {link['proof']}"
+    return "NOT PROVEN" if link["reached"] else "NOT REACHED"

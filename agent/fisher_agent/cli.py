@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fisher_agent import clihelp
 from fisher_agent import configfile as configuration
 from fisher_agent.config import Config
 from fisher_agent.console import Console
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     root = argparse.ArgumentParser(
-        prog="fisher-agent", description="Embeds, scores and alarms on the sensor feeds of machines."
+        prog="fisher-agent",
+        description="Embeds, scores and alarms on the sensor feeds of machines.",
+        epilog=clihelp.EXIT_CODES,
     )
     root.add_argument(
         "--config", type=Path, default=None, help="default: $FISHER_CONFIG or /etc/fisher-agent/config.toml"
@@ -48,8 +51,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = root.add_subparsers(required=True, metavar="COMMAND")
 
     def verb(name: str, act: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text)
-        sub.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        sub = verbs.add_parser(name, help=text, description=text, epilog=f"example: {clihelp.EXAMPLES[name]}")
+        sub.formatter_class = argparse.RawDescriptionHelpFormatter
+        sub.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="the configuration file")
         sub.set_defaults(act=act)
         return sub
 
@@ -58,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--connect", action="store_true", help="connect to everything and listen to the sensors")
     sub.add_argument("--seconds", type=_seconds, default=10.0, help="how long to listen (default 10)")
     sub.add_argument("--json", action="store_true")
+    sub = verb("doctor", _doctor, "gather what support needs, without secrets, and say what is wrong and what mends it")
+    sub.add_argument("--out", type=Path, default=None, metavar="FILE.tar.gz", help="default: in the present folder")
+    sub.add_argument("--json", action="store_true")
     sub = verb("init", _init, "write a commented configuration")
     sub.add_argument("--output", type=Path, default=None, help="default: standard output")
     sub = verb("enroll", _enroll, "learn what normal running of a machine is, live or from recordings")
@@ -65,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--duration", type=_duration, default=None, help="such as 10m, 90s, 1h (default: enroll.duration_s)"
     )
-    sub.add_argument("--from", dest="files", nargs="+", type=Path, default=None, metavar="FILE")
+    sub.add_argument(
+        "--from", dest="files", nargs="+", type=Path, default=None, metavar="FILE", help="recordings, or captures"
+    )
     sub.add_argument(
         "--mode", default=None, help="the operating mode that is learnt; default: all that the machine goes through"
     )
@@ -88,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--machine", required=True)
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recording, or the folder of a capture")
     sub.add_argument("--speed", type=float, default=1.0, help="times real time (default 1)")
-    sub.add_argument("--to", choices=["mqtt", "zmq"], required=True)
+    sub.add_argument("--to", choices=["mqtt", "zmq"], required=True, help="over what to publish")
     sub.add_argument("--prefix", required=True, help="put before every topic; the plant's own prefix is refused")
     _recording_options(sub)
     for name, act, text in (
@@ -99,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         verb(name, act, text).add_argument("--json", action="store_true")
     sub = verb("banks", _banks, "list the banks, or rebuild them for the present bundle and window")
-    sub.add_argument("action", nargs="?", choices=["list", "rebuild"], default="list")
+    sub.add_argument("action", nargs="?", choices=["list", "rebuild"], default="list", help="default: list")
     sub.add_argument("--machine", default=None)
     sub.add_argument("--json", action="store_true")
     sub = verb(
@@ -130,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--machine", required=True)
         sub.add_argument("--alarm", default="anomaly", help="as `fisher-agent alarms` names it (default anomaly)")
         if name == "ack":
-            sub.add_argument("--occurrence", type=int, required=True)
+            sub.add_argument("--occurrence", type=int, required=True, help="as `fisher-agent alarms` shows it")
         if name == "shelve":
             sub.add_argument("--for", dest="duration", type=_duration, required=True, help="such as 30m or 8h")
         sub.add_argument("--by", default="", help="who asks for it (default: the user)")
@@ -147,6 +156,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print one JSON object at the end")
     sub = verb("bench", _bench, "what this box can carry")
     sub.add_argument("--json", action="store_true")
+    for action in (a for one in verbs.choices.values() for a in one._actions):
+        action.help = action.help or clihelp.SHARED.get(next(iter(action.option_strings), ""))
     return root
 
 
@@ -210,6 +221,15 @@ def _check(arguments: argparse.Namespace) -> int:
     return check.main(
         _path(arguments), connect_s=arguments.seconds if arguments.connect else None, json_=arguments.json
     )
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from fisher_agent.doctor import archive
+
+    out = arguments.out or archive.default_out()
+    findings, advice = archive.examine(_path(arguments))
+    archive.write(findings, advice, out)
+    _show(arguments, archive.document(findings, advice, out), archive.lines)
 
 
 def _init(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from fisher_agent.control import RUN_DIR, SOCKET
 from fisher_agent.errors import BadFile, ConfigError, FisherError, NotLearnt, Unavailable
 
 CONNECT_S = 5.0
+SEE = "See `journalctl -u fisher-agent`"
 Progress = Callable[[int, int], None]
 
 
@@ -40,24 +41,30 @@ def daemon_answers(config: Config) -> bool:
     return True
 
 
-def ask(config: Config, verb: str, *, progress: Progress | None = None, **arguments: Any) -> Any:
-    """Send one request and wait for its result; raises the error that the daemon reports."""
+def ask(
+    config: Config, verb: str, *, progress: Progress | None = None, timeout_s: float | None = None, **arguments: Any
+) -> Any:
+    """Send one request and wait for its result, at most so long for each line; raises the error that it reports."""
     with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(timeout_s)
         try:
             channel.connect(str(_socket_of(config)))
         except OSError as error:
             raise Unavailable(f"no daemon answers on {_socket_of(config)}: {error}") from error
-        channel.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
-        with channel.makefile("rb") as lines:
-            for line in lines:
-                answer = json.loads(line)
-                if "progress" in answer:
-                    if progress:
-                        progress(*answer["progress"])
-                elif answer["ok"]:
-                    return answer["result"]
-                else:
-                    raise _error(answer)
+        try:
+            channel.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+            with channel.makefile("rb") as lines:
+                for line in lines:
+                    answer = json.loads(line)
+                    if "progress" in answer:
+                        if progress:
+                            progress(*answer["progress"])
+                    elif answer["ok"]:
+                        return answer["result"]
+                    else:
+                        raise _error(answer)
+        except TimeoutError as error:
+            raise Unavailable(f"the daemon does not answer within {timeout_s:g} s; is it stuck? {SEE}") from error
     raise Unavailable("the daemon ended before it answered; see its journal")
 
 

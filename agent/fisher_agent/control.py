@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from fisher_agent import refining
+from fisher_agent import rebuilding, refining
 from fisher_agent.alarmobject import alarm_row, listed
 from fisher_agent.banks import list_banks
 from fisher_agent.commands import Command, said
@@ -29,7 +29,7 @@ from fisher_agent.files import read_many
 from fisher_agent.live import channel_words
 from fisher_agent.operators import ALARM_VERBS, perform
 from fisher_agent.runtime import Agent
-from fisher_agent.turns import TakingTurns, in_turns
+from fisher_agent.turns import TakingTurns
 from fisher_agent.waveforms import Recording
 
 MAX_REQUEST = 1_000_000
@@ -176,8 +176,7 @@ async def _banks(agent: Agent, _request: Request, _say: Say) -> list[dict[str, A
 
 async def _rebuild(agent: Agent, request: Request, say: Say) -> dict[str, Any]:
     machine = agent.config.machine(str(request["machine"]))
-    bank, report = await in_turns(agent, say, partial(agent.library.rebuild, machine))
-    await agent.use_bank(machine.id)
+    bank, report = await rebuilding.rebuild(agent, machine, say)
     return {"bank": bank.version, "lines": report.lines(), "report": report.as_dict()}
 
 

@@ -38,7 +38,14 @@ class BadFile(FisherError):
 
 
 class BankMismatch(FisherError):
-    """A bank belongs to another bundle, window, rate, scale, unit or precision."""
+    """A bank belongs to another bundle, window, rate, scale, unit or precision.
+
+    `outdated` says what differs where making it again from its kept waveforms mends all of it; else it is empty.
+    """
+
+    def __init__(self, message: str, *, outdated: Sequence[str] = ()) -> None:
+        self.outdated = tuple(outdated)
+        super().__init__(message)
 
 
 class NotLearnt(FisherError):

@@ -39,6 +39,11 @@ class Links:
         """Link -> why it is down; links that are up are not in it."""
         return {name: link.problem for name, link in self._links.items() if link.problem}
 
+    @property
+    def up(self) -> dict[str, bool]:
+        """Every link -> whether it is connected."""
+        return {name: not link.problem for name, link in self._links.items()}
+
     def end(self) -> None:
         """From now on a failure is final: nothing is opened again."""
         self._ending.set()

@@ -62,7 +62,7 @@ def enroll(
     """Learn normal running, or a fault; returns `{"bank", "lines", "report"}`. A dry run leaves everything as it is."""
     machine = config.machine(machine_id)
     seconds = duration_s or config.enroll.duration_s
-    request = {
+    request: dict[str, Any] = {
         "machine": machine_id,
         "duration_s": seconds,
         "files": [str(f.resolve()) for f in files] if files else None,

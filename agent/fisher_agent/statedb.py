@@ -1,4 +1,4 @@
-"""Opening what lies in state_dir: the lock, the database's schema, and a damaged database. Used by store.py only.
+"""Opening what lies in state_dir: the lock, and a database that is damaged or of another version (`schema`).
 
 A damaged database must not keep the agent from watching machines: it is set aside, what can still be read of the
 alarms and fault codes is taken over, and the operator is told.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fisher_agent.errors import ConfigError, Unavailable
+from fisher_agent.schema import migrate, refuse_newer
 
 DATABASE = "state.db"
 SUSPECT = "state.db.suspect"  # left by a run that met damage, so that the next start does not trust the file
@@ -25,70 +26,6 @@ SALVAGED = {
     "alarm": ("INSERT OR IGNORE INTO alarm VALUES (?, ?, ?)", "SELECT machine, alarm, body FROM alarm"),
     "fault": ("INSERT OR IGNORE INTO fault VALUES (?, ?, ?)", "SELECT machine, fault, code FROM fault"),
 }
-
-MIGRATIONS = (
-    """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-
-    CREATE TABLE outbox (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,   -- never reused: an id names one thing for ever
-        queue TEXT NOT NULL,                    -- influx | mqtt
-        rank INTEGER NOT NULL,                  -- 0 is evicted before 1
-        topic TEXT NOT NULL,                    -- '' for points
-        qos INTEGER NOT NULL,
-        retain INTEGER NOT NULL,
-        payload BLOB NOT NULL,
-        bytes INTEGER NOT NULL
-    );
-    CREATE INDEX outbox_order ON outbox (queue, id);
-    CREATE INDEX outbox_eviction ON outbox (rank, id);
-    CREATE UNIQUE INDEX outbox_retained ON outbox (queue, topic) WHERE retain = 1;
-
-    CREATE TABLE counter (queue TEXT, name TEXT, value INTEGER NOT NULL, PRIMARY KEY (queue, name)) WITHOUT ROWID;
-    INSERT INTO counter SELECT q.v, n.v, 0
-        FROM (SELECT 'influx' AS v UNION SELECT 'mqtt') AS q,
-             (SELECT 'added' AS v UNION SELECT 'written' UNION SELECT 'rejected' UNION SELECT 'evicted'
-              UNION SELECT 'held' UNION SELECT 'bytes') AS n;
-    CREATE TRIGGER outbox_in AFTER INSERT ON outbox BEGIN
-        UPDATE counter SET value = value + 1 WHERE queue = NEW.queue AND name = 'held';
-        UPDATE counter SET value = value + NEW.bytes WHERE queue = NEW.queue AND name = 'bytes';
-    END;
-    CREATE TRIGGER outbox_out AFTER DELETE ON outbox BEGIN
-        UPDATE counter SET value = value - 1 WHERE queue = OLD.queue AND name = 'held';
-        UPDATE counter SET value = value - OLD.bytes WHERE queue = OLD.queue AND name = 'bytes';
-    END;
-
-    CREATE TABLE quarantine (id INTEGER PRIMARY KEY, queue TEXT NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL);
-
-    CREATE TABLE machine (machine TEXT PRIMARY KEY, occurrence INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE alarm (machine TEXT, alarm TEXT, body TEXT NOT NULL, PRIMARY KEY (machine, alarm)) WITHOUT ROWID;
-    CREATE TABLE journal (id INTEGER PRIMARY KEY, machine TEXT, alarm TEXT, seq INTEGER, body TEXT NOT NULL,
-                          UNIQUE (machine, alarm, seq));
-    CREATE TABLE fault (machine TEXT, fault TEXT, code INTEGER NOT NULL, PRIMARY KEY (machine, fault)) WITHOUT ROWID;
-    CREATE UNIQUE INDEX fault_code ON fault (machine, code);
-
-    CREATE TABLE score (id INTEGER PRIMARY KEY, machine TEXT NOT NULL, t_ns INTEGER NOT NULL, score REAL NOT NULL,
-                        p_value REAL NOT NULL, level INTEGER NOT NULL, fault_code INTEGER NOT NULL,
-                        quality_code INTEGER NOT NULL);
-    CREATE INDEX score_time ON score (machine, t_ns);
-    """,
-    """
-    CREATE TABLE audit (id INTEGER PRIMARY KEY, t_ms INTEGER NOT NULL, machine TEXT NOT NULL, verb TEXT NOT NULL,
-                        alarm TEXT NOT NULL, occurrence INTEGER NOT NULL, command_id TEXT NOT NULL, by TEXT NOT NULL,
-                        comment TEXT NOT NULL, until_ms INTEGER NOT NULL, via TEXT NOT NULL, error TEXT NOT NULL);
-    CREATE INDEX audit_command ON audit (machine, verb, command_id);
-    """,
-    """
-    CREATE TABLE share (id INTEGER PRIMARY KEY, machine TEXT NOT NULL, t_ns INTEGER NOT NULL, body TEXT NOT NULL);
-    CREATE INDEX share_time ON share (machine, t_ns);
-    """,
-    # What a score was judged by: without it neither drift nor a back-test could tell modes and versions apart.
-    """
-    ALTER TABLE score ADD COLUMN mode TEXT NOT NULL DEFAULT '';
-    ALTER TABLE score ADD COLUMN bank TEXT NOT NULL DEFAULT '';
-    """,
-)
-"""Script i brings a database of user_version i to i + 1."""
 
 
 def claim(state_dir: Path) -> BinaryIO:
@@ -142,14 +79,15 @@ def prepare(state_dir: Path) -> list[str]:
     """
     path, suspect = state_dir / DATABASE, state_dir / SUSPECT
     try:
-        reason = "an earlier run met damage in it" if suspect.exists() else _damage(path)
+        reason = _damage(path)  # first, for a newer database is left alone whatever is said of it
+        if suspect.exists():
+            reason = reason or "an earlier run met damage in it"
         if reason is None:
             with closing(connect(path, synchronous="FULL")) as connection:
-                _migrate(connection, path)
-            return []
+                return migrate(connection, path)
         aside = _set_aside(state_dir)
         with closing(connect(path, synchronous="FULL")) as connection:
-            _migrate(connection, path)
+            migrate(connection, path)
             lost = _salvage(aside / DATABASE, connection)
         suspect.unlink(missing_ok=True)
     except sqlite3.Error as error:
@@ -165,8 +103,9 @@ def _damage(path: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        with closing(connect(path, synchronous="NORMAL")) as connection:
+        with closing(sqlite3.connect(path, timeout=10.0)) as connection:  # not `connect`, which may change the file
             (version,) = connection.execute("PRAGMA user_version").fetchone()
+            refuse_newer(version, path)
             if version == 0:
                 return "it is empty"
             if connection.execute("SELECT 1 FROM meta WHERE key = 'closed'").fetchone():
@@ -190,18 +129,6 @@ def is_damage(error: sqlite3.Error, state_dir: Path) -> bool:
     with suppress(OSError):
         (state_dir / SUSPECT).touch()
     return True
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise ConfigError(
-            f"{path} was written by a newer fisher-agent (state version {version}, this one knows {len(MIGRATIONS)}); "
-            "install that version again or choose another state_dir"
-        )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        # One transaction, version included: a crash leaves the old schema or the new one.
-        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
 
 
 def _set_aside(state_dir: Path) -> Path:

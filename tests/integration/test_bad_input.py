@@ -22,7 +22,7 @@ from fisher_agent.configfile import load
 from fisher_agent.ledger import Model
 from fisher_models.bundle import load as load_bundle
 from fisher_models.frontend import Frontend
-from integration.harness import BASE, MACHINE, Daemon, Hmi, MqttOutlet, Sensors, cli
+from integration.harness import BASE, MACHINE, PLAIN_MODEL, Daemon, Hmi, MqttOutlet, Sensors, cli
 from integration.small import HERE, ROTOR, SMALL, call, call_json, counters, small_config, state_db
 from private import private
 from servers.influxdb import InfluxDB
@@ -193,22 +193,37 @@ def own_bundle(folder: Path) -> Path:
     return other
 
 
-def test_a_bank_of_another_model_is_declared_and_rebuilding_it_helps(tmp_path: Path, enrolled: Path) -> None:
+def test_a_bank_of_another_model_is_declared_and_made_again_by_itself(tmp_path: Path, enrolled: Path) -> None:
     with Mosquitto(tmp_path) as broker, Hmi(broker.port) as hmi:
-        model = f'[model]\nbundle = "{own_bundle(tmp_path / "bundle")}"'
+        model = f'{PLAIN_MODEL}\nbundle = "{own_bundle(tmp_path / "bundle")}"'
         config = small_config(tmp_path / "edge", enrolled=enrolled, broker_port=broker.port, extra=model)
-        with Daemon(config), Sensors(MqttOutlet(broker.port), machine=ROTOR):
-            state = hmi.wait_for_json(f"{HERE}/state")
-            assert (state["enrolled"], state["level"], state["quality"]) == (0, -1, "bad")
-            problem = status(config)[f"bank {MACHINE}"]
-            assert "banks rebuild" in problem
-            assert hmi.wait_for(f"{BASE}/status", lambda p: p == b"degraded")
-            (before,) = call_json(config, "banks")
-            (rebuilt,) = call_json(config, "banks", "rebuild")
-            assert rebuilt["machine"] == MACHINE and rebuilt["bank"] != before["version"]
-            hmi.wait_for_json(f"{HERE}/state", lambda s: s["enrolled"] == 1 and s["bank"] == rebuilt["bank"])
+        (before,) = call_json(config, "banks")
+        with Daemon(config) as daemon, Sensors(MqttOutlet(broker.port), machine=ROTOR):
+            said = daemon.wait_for_event("ready")["degraded"][f"bank {MACHINE}"]
+            assert "banks rebuild" in said or said.startswith("rebuilding: ")
+            rebuilt = daemon.wait_for_event("bank_rebuilt", machine=MACHINE)["bank"]
+            assert rebuilt != before["version"]
+            hmi.wait_for_json(f"{HERE}/state", lambda s: s["enrolled"] == 1 and s["bank"] == rebuilt)
             hmi.wait_for(f"{BASE}/status", lambda p: p == b"online", after=hmi.count(f"{BASE}/status") - 1)
             assert status(config) == {}
+            (again,) = call_json(config, "banks", "rebuild")  # asked for, it is done once more
+            hmi.wait_for_json(f"{HERE}/state", lambda s: s["bank"] == again["bank"])
+
+
+def test_a_bank_of_another_model_without_waveforms_says_that_it_must_be_enrolled(
+    tmp_path: Path, enrolled: Path
+) -> None:
+    model = f'{PLAIN_MODEL}\nbundle = "{own_bundle(tmp_path / "bundle")}"'
+    config = small_config(tmp_path / "edge", enrolled=enrolled, source=NOWHERE, extra=model)
+    folder = only_bank(config).parent
+    (folder / "waveforms.safetensors").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["waveforms.safetensors"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with Daemon(config) as daemon:
+        daemon.wait_for_event("bank_not_rebuilt", machine=MACHINE)
+        assert "kept no waveforms of default (enroll.keep_mb); enrol it again" in status(config)[f"bank {MACHINE}"]
+        assert call_json(config, "status")["machines"][MACHINE]["enrolled"] is False
 
 
 def only_bank(config: Path) -> Path:

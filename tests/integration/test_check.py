@@ -165,7 +165,7 @@ def test_a_right_configuration_is_answered_with_what_was_measured_and_no_guess(t
         document = call_json(config, "check", "--connect", "--seconds", LISTEN_S)
     assert document["problems"] == []
     assert {link["link"]: link["ok"] for link in document["links"]} == {
-        "mqtt": True, "influx": True, "sources.plant": True, "sources.daq": True,
+        "mqtt": True, "mqtt.commands": True, "influx": True, "sources.plant": True, "sources.daq": True,
     }  # fmt: skip
     for view in document["channels"]:
         assert view["guesses"] == []

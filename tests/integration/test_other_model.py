@@ -11,17 +11,15 @@ from servers.mosquitto import Mosquitto
 SIZES = EchoConfig(embed_dim=192, heads=3, depth=3)  # small enough to judge as fast as the other stories do
 
 
-def test_an_echo_takes_over_from_a_fisher_by_one_line_and_a_rebuild(tmp_path: Path, enrolled: Path) -> None:
+def test_an_echo_takes_over_from_a_fisher_by_one_line(tmp_path: Path, enrolled: Path) -> None:
     echo = export(SIZES, seeded_state(SIZES, seed=0), out=tmp_path / "echo", weights="untrained", origin="a test")
     with Mosquitto(tmp_path) as broker, Hmi(broker.port) as hmi:
         config = small_config(tmp_path / "edge", enrolled=enrolled, broker_port=broker.port)
         text = config.read_text()
         assert text.count(PLAIN_MODEL) == 1
         config.write_text(text.replace("[model]\n", f'[model]\nbundle = "{echo.path}"\n'))
-        with Daemon(config), Sensors(MqttOutlet(broker.port), machine=ROTOR) as sensors:
-            hmi.wait_for_json(f"{HERE}/state", lambda s: (s["enrolled"], s["level"]) == (0, -1))
-            assert "banks rebuild" in call_json(config, "status")["degraded"][f"bank {MACHINE}"]
-            (rebuilt,) = call_json(config, "banks", "rebuild")
+        with Daemon(config) as daemon, Sensors(MqttOutlet(broker.port), machine=ROTOR) as sensors:
+            rebuilt = daemon.wait_for_event("bank_rebuilt", machine=MACHINE)
             hmi.wait_for_json(f"{HERE}/state", lambda s: s["bank"] == rebuilt["bank"] and s["level"] == 0)
             assert float(hmi.wait_for(f"{HERE}/score", after=hmi.count(f"{HERE}/score"))) < 1
             assert call_json(config, "status")["model"] == echo.digest

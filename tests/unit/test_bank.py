@@ -90,6 +90,17 @@ def test_another_format_is_named() -> None:
         Bank.from_bytes(data)
 
 
+@pytest.mark.parametrize("where", ["", "channels"])
+def test_what_a_newer_agent_adds_to_a_bank_is_named_as_such(bank: Bank, where: str) -> None:
+    data = bank.to_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    manifest = json.loads(header["__metadata__"]["bank"])
+    (manifest[where][0] if where else manifest)["of_tomorrow"] = 1
+    later = safetensors.numpy.save({}, metadata={"bank": json.dumps(manifest)})
+    with pytest.raises(BadFile, match=r"of_tomorrow, which .* a newer fisher-agent wrote it: install"):
+        Bank.from_bytes(later)
+
+
 def test_a_wrong_manifest_is_named(bank: Bank) -> None:
     header = json.loads(bank.to_bytes()[8 : 8 + int.from_bytes(bank.to_bytes()[:8], "little")])
     manifest = json.loads(header["__metadata__"]["bank"]) | {"limit": -1.0}

@@ -159,12 +159,12 @@ def test_a_row_that_holds_no_shares_is_named(body: str) -> None:
 
 
 def test_a_database_of_before_the_page_is_migrated(tmp_path: Path) -> None:
-    from fisher_agent import statedb
+    from fisher_agent import schema, statedb
 
     folder = tmp_path / "state"
     folder.mkdir()
     with sqlite3.connect(folder / statedb.DATABASE) as old:
-        old.executescript(f"{statedb.MIGRATIONS[0]} PRAGMA user_version = 1;")
+        old.executescript(f"{schema.MIGRATIONS[0]} PRAGMA user_version = 1;")
     with Store.open(folder, max_outbox_bytes=2**20) as opened:
         opened.add_shares([Share(MILL, T0_NS, {}, {})])
         assert opened.notes == []

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,11 +22,14 @@ from fisher_agent.enrolling import enrolments
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.history import History
 from fisher_agent.operators import perform
+from fisher_agent.outbox import Counters
 from fisher_agent.page import charts, pictures
 from fisher_agent.page.access import SESSION_S, Access, TooManyTries
 from fisher_agent.page.evidence import Evidence, Shown
+from fisher_agent.page.exposition import CONTENT_TYPE, render
 from fisher_agent.page.feed import Feed, TooManyWatchers
 from fisher_agent.page.guard import Guard, cookie_name, refuse
+from fisher_agent.page.metrics import QUEUES, families
 from fisher_agent.page.overview import OFFERED, Overview
 from fisher_agent.runtime import Agent
 
@@ -65,6 +69,7 @@ class Page:
                     Route("/", self._file("index.html"), methods=get),
                     Route("/login", self._file("login.html"), methods=get),
                     Mount("/static", _Static(directory=STATIC)),
+                    Route("/metrics", self._metrics, methods=get),
                     Route("/api/login", self._login, methods=post),
                     Route("/api/logout", self._logout, methods=post),
                     Route("/api/overview", self._snapshot, methods=get),
@@ -116,6 +121,12 @@ class Page:
         # Proxies must not collect events (nginx: X-Accel-Buffering).
         headers = {"x-accel-buffering": "no", "cache-control": "no-store"}
         return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+
+    async def _metrics(self, _request: Request) -> Response:
+        queues: dict[str, Counters] = {}
+        with suppress(Unavailable, BadFile):  # a disk that refuses is degradation enough; the rest must still be seen
+            queues = {q: await self._agent.in_store(self._agent.store.counters, q) for q in QUEUES}
+        return Response(render(families(self._agent, queues)), media_type=CONTENT_TYPE)
 
     async def _all_trends(self, _request: Request) -> Response:
         async with self._trends_lock:

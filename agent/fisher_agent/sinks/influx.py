@@ -83,7 +83,7 @@ class InfluxSink:
         self._connection: _Connection | None = None
         self._max_lines = MAX_LINES
         # What is missing is found before anything runs.
-        _credentials(config)
+        credentials(config)
         authority("influx.ca_file", config.ca_file)
 
     @property
@@ -93,7 +93,7 @@ class InfluxSink:
 
     async def __aenter__(self) -> Self:
         try:
-            self._connection = _Connection(self._config, _credentials(self._config))
+            self._connection = _Connection(self._config, credentials(self._config))
         except ConfigError as error:
             # It was there at the start. Ending for good now would leave the machines unwatched.
             raise Unavailable(str(error)) from error
@@ -159,15 +159,15 @@ class InfluxSink:
 class _Connection:
     """The blocking half: one HTTP pool, and influxdb-client for the v2 API. Raises urllib3's errors and OSError."""
 
-    def __init__(self, config: InfluxConfig, credentials: str) -> None:
+    def __init__(self, config: InfluxConfig, secret_text: str) -> None:
         self._config = config
         self._url = config.url.rstrip("/")
         ca_file = authority("influx.ca_file", config.ca_file)
-        headers = _authorization(credentials)
+        headers = authorization(secret_text)
         timeout = urllib3.Timeout(total=config.timeout_s)
         self._pool = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=ca_file, headers=headers)
         self._client = InfluxDBClient(
-            self._url, credentials, org=config.org, timeout=round(config.timeout_s * 1000), ssl_ca_cert=ca_file
+            self._url, secret_text, org=config.org, timeout=round(config.timeout_s * 1000), ssl_ca_cert=ca_file
         )
         self._v2 = self._client.write_api(write_options=SYNCHRONOUS)
 
@@ -210,19 +210,20 @@ class _Connection:
         return Answer(reply.status, reply.data.decode(errors="replace"), reply.headers.get("Retry-After", ""))
 
 
-def _credentials(config: InfluxConfig) -> str:
+def credentials(config: InfluxConfig) -> str:
     """A token, `user:password`, or "" where none is configured; ConfigError where a file cannot be read."""
     if config.username is None:
         return secret("influx.token_file", config.token_file) or ""
     return f"{config.username}:{secret('influx.password_file', config.password_file) or ''}"
 
 
-def _authorization(credentials: str) -> dict[str, str]:
-    if not credentials:
+def authorization(secret_text: str) -> dict[str, str]:
+    """The header that proves who asks; none without credentials."""
+    if not secret_text:
         return {}
-    if ":" in credentials:
-        return dict(urllib3.make_headers(basic_auth=credentials))
-    return {"Authorization": f"Token {credentials}"}
+    if ":" in secret_text:
+        return dict(urllib3.make_headers(basic_auth=secret_text))
+    return {"Authorization": f"Token {secret_text}"}
 
 
 def _seconds(answer: Answer) -> float | None:

@@ -1,0 +1,115 @@
+"""Reads one value back that was just written, by whatever query API the database has and the credentials allow.
+
+Flux           POST /api/v2/query     InfluxDB 2.x, 1.8 where it is switched on
+InfluxQL       GET  /query            InfluxDB 1.x, 2.x with a mapping, 3
+export         GET  /api/v1/export    VictoriaMetrics
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from urllib.parse import urlencode
+
+import urllib3
+
+from fisher_agent.config import InfluxConfig
+from fisher_agent.sinks.influx import authorization, credentials
+
+REQUEST_S = 5.0
+
+
+class ReadBack:
+    """Blocking; `close` when done. Looks at the field `value` of a measurement, over the last hour."""
+
+    def __init__(self, config: InfluxConfig) -> None:
+        self._config = config
+        self._url = config.url.rstrip("/")
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(total=min(REQUEST_S, config.timeout_s)),
+            retries=False,
+            ca_certs=authority("influx.ca_file", config.ca_file),
+            headers=authorization(credentials(config)),
+        )
+        self.refusals: dict[str, str] = {}  # API -> why it cannot be asked
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._pool.clear()
+
+    def found(self, measurement: str, value: int) -> str:
+        """The API by which the value was found; "" where none has it yet, or none may be asked (see `refusals`)."""
+        ways: tuple[tuple[str, Callable[[str], Iterable[object]]], ...] = (
+            ("Flux", self._flux),
+            ("InfluxQL", self._influxql),
+            ("export", self._export),
+        )
+        for name, ask in ways:
+            if name in self.refusals:
+                continue
+            try:
+                if any(_number(seen) == value for seen in ask(measurement)):
+                    return name
+            except _Refused as refused:
+                self.refusals[name] = str(refused)
+            except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+                self.refusals[name] = f"it answers something else ({type(error).__name__})"
+            except urllib3.exceptions.HTTPError as error:
+                self.refusals[name] = str(error)
+        return ""
+
+    @property
+    def answers(self) -> bool:
+        """Whether any API is left that may be asked."""
+        return len(self.refusals) < 3
+
+    def _flux(self, measurement: str) -> Iterable[object]:
+        query = (
+            f"from(bucket: {json.dumps(self._config.bucket)}) |> range(start: -1h) "
+            f'|> filter(fn: (r) => r._measurement == {json.dumps(measurement)} and r._field == "value")'
+        )
+        body = json.dumps({"query": query, "type": "flux"}).encode()
+        headers = {**self._pool.headers, "Content-Type": "application/json", "Accept": "application/csv"}
+        path = f"/api/v2/query?{urlencode({'org': self._config.org})}"
+        rows = [row.split(",") for row in self._ask("POST", path, body=body, headers=headers).splitlines()]
+        header = next((row for row in rows if "_value" in row), None)
+        if header is None:
+            return []
+        at = header.index("_value")
+        return [row[at] for row in rows if len(row) == len(header) and row is not header]
+
+    def _influxql(self, measurement: str) -> Iterable[object]:
+        database, _, retention = self._config.bucket.partition("/")
+        table = f'"{retention}"."{measurement}"' if retention else f'"{measurement}"'
+        select = f"SELECT value FROM {table} WHERE time > now() - 1h"  # noqa: S608 (of the user's own configuration)
+        query = {"db": database, "q": select, "epoch": "ms"}
+        (result,) = json.loads(self._ask("GET", f"/query?{urlencode(query)}"))["results"]
+        if "error" in result:
+            raise _Refused(str(result["error"])[:200])
+        return [
+            row[one["columns"].index("value")]
+            for one in result.get("series", ())
+            for row in one.get("values", ())
+            if "value" in one.get("columns", ())
+        ]
+
+    def _export(self, measurement: str) -> Iterable[object]:
+        match = {"match[]": f'{{__name__="{measurement}_value"}}', "start": "-1h"}
+        text = self._ask("GET", f"/api/v1/export?{urlencode(match)}")
+        return [value for line in text.splitlines() for value in json.loads(line)["values"]]
+
+    def _ask(self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None) -> str:
+        reply = self._pool.request(method, self._url + path, body=body, headers=headers, redirect=False)
+        text = reply.data.decode()
+        if reply.status != 200:
+            raise _Refused(f"{reply.status} {' '.join(text.split())[:200]}".strip())
+        return text
+
+
+class _Refused(Exception):
+    """The API is not there, or may not be used."""
+
+
+def _number(seen: object) -> float | None:
+    try:
+        return float(str(seen))
+    except ValueError:
+        return None
