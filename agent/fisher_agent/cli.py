@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--json", action="store_true")
     sub = verb("keys", _keys, "make a CURVE key pair for a ZeroMQ source, or for what sends to it")
-    sub.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder that they are written to")
     sub.add_argument("name", metavar="NAME", help="of the files NAME.key (secret) and NAME.pub")
     sub = verb("demo", _demo, "the whole agent on one machine, with a fault that begins while you watch")
     sub.add_argument("--once", action="store_true", help="end after the story")

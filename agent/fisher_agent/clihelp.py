@@ -25,6 +25,7 @@ EXAMPLES = {
     "out-of-service": "fisher-agent out-of-service --machine press-07 --comment 'overhaul'",
     "in-service": "fisher-agent in-service --machine press-07",
     "build-engine": "fisher-agent build-engine",
+    "keys": "fisher-agent keys --out /etc/fisher-agent agent",
     "demo": "fisher-agent demo --once",
     "bench": "fisher-agent bench",
 }

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import urllib3
 
 from fisher_agent.config import InfluxConfig
+from fisher_agent.credentials import authority
 from fisher_agent.sinks.influx import authorization, credentials
 
 REQUEST_S = 5.0
