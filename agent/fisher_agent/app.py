@@ -54,6 +54,11 @@ def find_bundle(config: Config) -> Bundle:
         bundle = load_bundle(config.model.bundle)
     except BundleError as error:
         raise ConfigError(f"model.bundle: {error}") from error
+    if config.model.digest not in (None, bundle.digest):
+        raise ConfigError(
+            f"model.digest is {config.model.digest}, and {bundle.path} is {bundle.digest}: install the bundle that was "
+            "meant, or configure the digest of this one if somebody replaced it on purpose"
+        )
     length_s, longest_s = config.window.length_s, bundle.frontend.longest_s
     if length_s > longest_s:
         raise ConfigError(f"window.length_s is {length_s:g}; {bundle.name} sees at most {longest_s:g} s")

@@ -3,6 +3,7 @@
 Secrets are never keys; keys that end in `_file` name a file that holds one. `configfile` reads and cross-checks.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -39,10 +40,18 @@ class ModelConfig(Strict):
     """Which bundle embeds, on what."""
 
     bundle: str = "fisher-tiny"
+    digest: str | None = None  # of the one bundle that may be used, see deploy/docs/security.md
     backend: Literal["auto", "tensorrt", "openvino", "torch"] = "auto"
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # cores of a CPU backend; None: all
     judge_by: JudgeBy = "indicators"  # what measured best; see agent/DECISIONS.md, 45
+
+    @field_validator("digest")
+    @classmethod
+    def _digest(cls, digest: str | None) -> str | None:
+        if digest is not None and not re.fullmatch(r"b[0-9a-f]{64}", digest):
+            raise ValueError("must be a bundle's digest: b and 64 of 0-9 a-f, as `status --json` says for model")
+        return digest
 
 
 class WindowConfig(Strict):
