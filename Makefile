@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := 2.13.0
 
-.PHONY: setup check fix test gpu demo bench wheel clean
+.PHONY: setup check fix test fuzz gpu demo bench wheel clean
 .DEFAULT_GOAL := demo
 
 # The runtime alone (no torch): enough for `make demo`.
@@ -38,6 +38,10 @@ test: setup
 	sh tools/install-test-servers.sh
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest $(ARGS)
+
+# Strange bytes into everything that reads bytes; ARGS="--inputs 10000000 --seed 1" is a long run.
+fuzz: setup
+	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz $(ARGS)
 
 # What needs an NVIDIA GPU, after `make setup` and then, into the same environment, a CUDA build of torch and the extra
 # [tensorrt]. It does not depend on setup, which would put the CPU build of torch back.

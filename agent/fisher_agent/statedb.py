@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,6 +92,10 @@ MIGRATIONS = (
 """Script i brings a database of user_version i to i + 1."""
 
 
+lenient = partial(str, encoding="utf-8", errors="replace")
+"""Text as it is read: one damaged byte must not keep every row of a query from being read."""
+
+
 def claim(state_dir: Path) -> BinaryIO:
     """Create state_dir and lock it for this process; the lock lives as long as the file is open.
 
@@ -125,6 +130,7 @@ def claim(state_dir: Path) -> BinaryIO:
 def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
     """A connection in WAL mode that commits only when told; to be used by one thread at a time."""
     connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lenient
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL" if synchronous == "FULL" else "PRAGMA synchronous = NORMAL")
@@ -227,6 +233,7 @@ def _salvage(damaged: Path, connection: sqlite3.Connection) -> list[str]:
     for name, (insert, select) in SALVAGED.items():
         try:
             with closing(sqlite3.connect(damaged)) as source:
+                source.text_factory = lenient
                 rows = source.execute(select).fetchall()
         except sqlite3.Error:
             lost.append(name)
