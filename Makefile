@@ -7,7 +7,7 @@ TORCH  := 2.13.0
 SIDE_BY_SIDE := tests/architecture tests/unit tests/contract tests/golden
 WORKERS ?= 2
 
-.PHONY: setup check fix test gpu demo bench chaos wheel clean
+.PHONY: setup check fix test fuzz chaos gpu demo bench wheel clean
 .DEFAULT_GOAL := demo
 
 # The runtime alone (no torch): enough for `make demo`.
@@ -46,6 +46,10 @@ else
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(SIDE_BY_SIDE)
 	$(BIN)/pytest $(addprefix --ignore=,$(SIDE_BY_SIDE))
 endif
+
+# Strange bytes into everything that reads bytes; ARGS="--inputs 10000000 --seed 1" is a long run.
+fuzz: setup
+	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz $(ARGS)
 
 # What needs an NVIDIA GPU, after `make setup` and then, into the same environment, a CUDA build of torch and the extra
 # [tensorrt]. It does not depend on setup, which would put the CPU build of torch back.

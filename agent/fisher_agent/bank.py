@@ -5,7 +5,6 @@ As bytes it is a safetensors file whose metadata holds the rest as JSON; nothing
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from fisher_agent.calibrate import Doubles
 from fisher_agent.config import JudgeBy
 from fisher_agent.errors import BadFile
 from fisher_agent.exceedance import Calibrated
+from fisher_agent.jsontext import loads
 from fisher_agent.stages import Floats
 from fisher_agent.traits import Traits
 
@@ -240,7 +240,7 @@ def _read_manifest(data: bytes) -> _Manifest:
     if len(data) < 8 or size > len(data) - 8:
         raise BadFile("the file is truncated or no bank; restore it, roll back, or enrol again")
     try:
-        document = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["bank"])
+        document = loads(loads(data[8 : 8 + size])["__metadata__"]["bank"])
         found = document["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadFile("the file is no bank of fisher-agent; restore it, roll back, or enrol again") from error

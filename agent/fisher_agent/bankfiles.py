@@ -20,8 +20,9 @@ from typing import Any
 
 from fisher_agent.durable import sha256, sync, write
 from fisher_agent.errors import BadFile, ConfigError, Unavailable
+from fisher_agent.jsontext import loads
 
-NAME = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 BANK, WAVEFORMS, MANIFEST, ACTIVE = "bank.safetensors", "waveforms.safetensors", "manifest.json", "active"
 LAST = 2**31
 WAITS = "waits"  # in a manifest: the version was saved to be accepted, and was not active from the start
@@ -114,7 +115,7 @@ class BankFiles:
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise BadFile(f"{pointer} cannot be read: {error}") from error
-        if not NAME.match(version):
+        if not NAME.fullmatch(version):
             raise BadFile(f"{pointer} names no version ({version[:40]!r}); choose one with `fisher-agent rollback`")
         return version
 
@@ -123,14 +124,14 @@ class BankFiles:
         folder = self._machine(machine)
         if not folder.is_dir():
             return []
-        names = [p.name for p in folder.iterdir() if p.is_dir() and NAME.match(p.name)]
+        names = [p.name for p in folder.iterdir() if p.is_dir() and NAME.fullmatch(p.name)]
         return sorted(names, key=lambda v: (self._number(machine, v), v))
 
     def manifest(self, machine: str, version: str) -> dict[str, Any]:
         """What was saved with it, and number, created_ms, files. BadFile where it is missing or damaged."""
         path = self._path(machine, version) / MANIFEST
         try:
-            document = json.loads(path.read_bytes())
+            document = loads(path.read_bytes())
         except FileNotFoundError as error:
             raise BadFile(f"{machine} has no bank {version!r} ({path} is missing)") from error
         except (OSError, ValueError) as error:
@@ -168,7 +169,10 @@ class BankFiles:
     def waiting(self, machine: str) -> str | None:
         """The newest version that was saved to be accepted and is newer than the active one; None where none is."""
         base, versions = self.active(machine), self.versions(machine)
-        while base in versions and (refined := self.manifest(machine, base).get("refined")):
+        for _ in versions:  # not longer, or a damaged manifest could lead in a circle
+            refined = self.manifest(machine, base).get("refined") if base in versions else None
+            if not isinstance(refined, dict) or not isinstance(refined.get("from"), str):
+                break
             base = refined["from"]  # its limit was refined; nothing else is newer for that
         newer = versions[versions.index(base) + 1 :] if base in versions else versions
         return next((v for v in reversed(newer) if self._waits(machine, v)), None)
@@ -194,12 +198,12 @@ class BankFiles:
         shutil.rmtree(grave, ignore_errors=True)
 
     def _machine(self, machine: str) -> Path:
-        if not NAME.match(machine):
+        if not NAME.fullmatch(machine):
             raise ValueError(f"{machine!r} is not a machine id")
         return self._root / machine
 
     def _path(self, machine: str, version: str) -> Path:
-        if not NAME.match(version):
+        if not NAME.fullmatch(version):
             raise ValueError(f"{version!r} is not a version: 1 to 64 of A-Z a-z 0-9 _ - .")
         return self._machine(machine) / version
 
@@ -214,9 +218,10 @@ class BankFiles:
 
     def _number(self, machine: str, version: str) -> int:
         try:
-            return int(self.manifest(machine, version)["number"])
-        except (BadFile, KeyError, TypeError, ValueError):
+            number = self.manifest(machine, version)["number"]
+        except (BadFile, KeyError):
             return LAST
+        return number if isinstance(number, int) else LAST
 
     def _verified(self, machine: str, version: str, name: str) -> bytes:
         path = self._path(machine, version) / name

@@ -15,6 +15,7 @@ import safetensors.numpy
 from fisher_agent.bank import OTHER_FORMAT, Bank
 from fisher_agent.bankcheck import Setting, check
 from fisher_agent.errors import BadFile, BankMismatch
+from fisher_agent.jsontext import loads
 
 FORMAT = "fisher.banks/1"
 PREFIX = "mode."
@@ -110,7 +111,11 @@ class BankSet:
         except (safetensors.SafetensorError, KeyError, ValueError) as error:
             raise BadFile(f"the bank file is damaged ({error}); restore it, roll back, or enrol again") from error
         banks = tuple(Bank.from_bytes(part.tobytes()) for part in parts)
-        if [b.mode for b in banks] != modes or len({(b.machine, b.version) for b in banks}) != 1:
+        if (
+            [b.mode for b in banks] != modes
+            or len(set(modes)) < len(modes)
+            or len({(b.machine, b.version) for b in banks}) != 1
+        ):
             raise BadFile("the banks in the file do not belong together; restore it, roll back, or enrol again")
         return cls(banks)
 
@@ -121,7 +126,7 @@ def _modes(data: bytes) -> list[str] | None:
     if len(data) < 8 or size > len(data) - 8:
         return None
     try:
-        document = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["banks"])
+        document = loads(loads(data[8 : 8 + size])["__metadata__"]["banks"])
         found, modes = document["format"], document["modes"]
     except (ValueError, KeyError, TypeError):
         return None

@@ -21,8 +21,10 @@ import numpy as np
 
 from fisher_agent.durable import sha256, sync, write
 from fisher_agent.errors import BadFile, Unavailable
+from fisher_agent.jsontext import loads, shown
 from fisher_agent.rawfiles import arrays_of, unpack
 from fisher_agent.stages import Floats, Frame
+from fisher_agent.wire import MAX_T_NS, STATED_RATES_HZ
 
 SCHEMA = "fisher.capture/1"
 DOCUMENT = "capture.json"
@@ -32,6 +34,7 @@ NAME = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
 FILE = re.compile(r"^[A-Za-z0-9_-]{1,64}\.(flac|npz)$")
 MAX_DOCUMENT_BYTES = 64_000_000
 MB = 1_000_000
+LARGEST_SCALE = 1e38  # of a sample in single precision
 
 Block = tuple[int, int, bool]
 """Event time of its first sample, how many, and whether samples are missing before it."""
@@ -51,10 +54,10 @@ class Capture:
         try:
             if path.stat().st_size > MAX_DOCUMENT_BYTES:
                 raise BadFile(f"{path} is no capture: it has {path.stat().st_size} bytes")
-            document = json.loads(path.read_bytes())
+            document = _finite(loads(path.read_bytes()))
         except FileNotFoundError as error:
             raise BadFile(f"{folder} is no capture: it has no {DOCUMENT}") from error
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise BadFile(f"{path} is damaged: {error}") from error
         if problem := _problem(document):
             raise BadFile(f"{path} {problem}")
@@ -103,9 +106,12 @@ class Capture:
             return None
         arrays = arrays_of(self._body(name))
         samples, rate_hz = arrays.get("samples"), arrays.get("rate_hz")
+        low_hz, high_hz = STATED_RATES_HZ
         if samples is None or samples.dtype != np.float32 or samples.ndim != 1 or rate_hz is None or rate_hz.size != 1:
             raise BadFile(f"{self.folder / name} lacks float32 `samples` and a `rate_hz`")
-        return samples, float(rate_hz)
+        if rate_hz.dtype.kind not in "iuf" or not low_hz <= rate_hz.item() <= high_hz:
+            raise BadFile(f"{self.folder / name} has a rate_hz that no channel can have")
+        return samples, float(rate_hz.item())
 
     def _entry(self, channel: str) -> Mapping[str, Any]:
         for entry in self.document["channels"]:
@@ -309,12 +315,15 @@ def _wrong_types(document: Mapping[str, Any], types: Mapping[str, type | tuple[t
 def _wrong_entry(entry: Mapping[str, Any]) -> str:
     if not FILE.fullmatch(entry["file"]) or not MACHINE.fullmatch(entry["id"]):
         return f"{entry['file'][:80]!r} of {entry['id'][:48]!r} is not the name of a file of a capture"
-    if not 0 < entry["rate_hz"] < float("inf") or entry["scale"] == 0:
-        return f"rate_hz {entry['rate_hz']}, scale {entry['scale']}"
+    low_hz, high_hz = STATED_RATES_HZ
+    if not low_hz <= entry["rate_hz"] <= high_hz or not 0 < abs(entry["scale"]) < LARGEST_SCALE:
+        return f"rate_hz {shown(entry['rate_hz'])}, scale {shown(entry['scale'])}"
+    if not 0 <= entry["t_ns"] <= MAX_T_NS:
+        return f"t_ns is {shown(entry['t_ns'])}"
     if not all(_is_block(block) for block in entry["blocks"]):
         return "blocks must be [t_ns, n, gap] each"
     if sum(n for _, n, _ in entry["blocks"]) != entry["n"]:
-        return f"its blocks hold {sum(n for _, n, _ in entry['blocks'])} samples, n is {entry['n']}"
+        return f"its blocks hold {shown(sum(n for _, n, _ in entry['blocks']))} samples, n is {shown(entry['n'])}"
     return ""
 
 
@@ -323,7 +332,8 @@ def _is_block(block: Sequence[Any]) -> bool:
         isinstance(block, list | tuple)
         and len(block) == 3
         and all(isinstance(part, int) for part in block)
-        and block[1] > 0
+        and 0 <= block[0] <= MAX_T_NS
+        and 0 < block[1] < 2**63
     )
 
 

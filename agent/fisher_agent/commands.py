@@ -4,12 +4,12 @@ HMIs publish retained, at QoS 0, numbers as strings and templates with empty fie
 so what is not clearly meant is refused and nothing is guessed.
 """
 
-import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from fisher_agent.errors import FisherError
+from fisher_agent.jsontext import loads, shown
 from fisher_agent.lifecycle import WAITING, Alarm, Inhibit, Reason
 from fisher_agent.stages import Scalar
 
@@ -80,8 +80,8 @@ def parse(machine: str, verb: str, payload: bytes, *, now_ms: int) -> Command | 
     if len(payload) > MAX_BYTES:
         raise RefusedCommand(f"{len(payload)} bytes; a command has at most {MAX_BYTES}", bare)
     try:
-        document: Any = json.loads(payload)
-    except (ValueError, RecursionError) as error:
+        document: Any = loads(payload)
+    except ValueError as error:
         raise RefusedCommand("not JSON; send an object or an occurrence number", bare) from error
     if not isinstance(document, dict):
         document = {"occurrence": document}
@@ -130,14 +130,14 @@ def _occurrence(value: Any, command: Command) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise RefusedCommand(f"occurrence {value!r} is not a whole number", command)
+        raise RefusedCommand(f"occurrence {shown(value)} is not a whole number", command)
     return value
 
 
 def _time_ms(value: Any, key: str, command: Command) -> int:
     if value in (None, "", 0):
         return 0
-    wrong = RefusedCommand(f"{key} {str(value)[:40]!r} is neither milliseconds nor an ISO time", command)
+    wrong = RefusedCommand(f"{key} {shown(value)} is neither milliseconds nor an ISO time", command)
     try:
         if isinstance(value, str) and not value.isdigit():
             stamp = datetime.fromisoformat(value)

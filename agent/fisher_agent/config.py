@@ -138,7 +138,7 @@ class MqttLink(Strict):
 class MqttConfig(MqttLink):
     """The plant's broker: alarms, state, commands."""
 
-    prefix: Annotated[str, Field(pattern=r"^[^#+/\s$][^#+\s]*[^#+/\s]$")] = "fisher/v1"
+    prefix: Annotated[str, Field(pattern=r"^[^#+/\s$][^#+\s]*[^#+/\s]$", max_length=1024)] = "fisher/v1"
     commands: tuple[Verb, ...] = ("ack", "shelve", "unshelve")
     command_key_file: Path | None = None  # with it only signed commands are obeyed
 

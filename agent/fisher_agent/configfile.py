@@ -6,6 +6,7 @@ As in `machines[2].channels[0].source: 'mqt' is not the name of a source (plant)
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fisher_agent.modeconfig import mode_problems
 
 STAND_INS = {"site": "-", "edge": "-", "id": "-", "rate_hz": SEEN_FROM_HZ}  # to find mistakes beside a missing one
 RESERVED_IDS = frozenset({"status", "alive", "health", "alarms"})
+MAX_TOPIC_BYTES = 4096  # MQTT takes 65535, with {machine} and {channel} filled in and our own topics around them
 DEFAULT_PATH = Path("/etc/fisher-agent/config.toml")
 
 
@@ -51,8 +53,10 @@ def parse(text: str, *, origin: str = "configuration") -> Config:
     """TOML text -> Config; see `load`."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside its own error: numbers without end, and nesting
         raise ConfigError(f"{origin} is not TOML: {error}") from error
+    if problems := list(_zeros(document)):
+        raise ConfigError(problems)
     document = _with_defaults(document)
     try:
         config = Config.model_validate(document)
@@ -61,6 +65,16 @@ def parse(text: str, *, origin: str = "configuration") -> Config:
     if problems := list(_cross_checks(config)):
         raise ConfigError(problems)
     return config
+
+
+def _zeros(node: Any, at: tuple[int | str, ...] = ()) -> Iterator[str]:
+    """Strings with U+0000, which neither a file's name nor a topic can hold: it would show when they are first used."""
+    if isinstance(node, str):
+        if "\x00" in node:
+            yield f"{_path(at)}: holds U+0000, which no file name, topic or id can"
+    elif isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _zeros(value, (*at, key))
 
 
 def _with_defaults(document: dict[str, Any]) -> dict[str, Any]:
@@ -240,6 +254,8 @@ def _channel_problems(where: str, channel: ChannelConfig, sources: dict[str, Mqt
             problems.append(
                 f"{where}.format: {channel.format} on the arrival clock needs qos = 0 of source {source.name!r}"
             )
+    if len(channel.topic.encode()) > MAX_TOPIC_BYTES:
+        problems.append(f"{where}.topic: it is longer than {MAX_TOPIC_BYTES} bytes")
     braces = re.findall(r"\{[^}]*\}?", channel.topic)
     problems += [
         f"{where}.topic: {b} is not known; a pattern may hold {{machine}} and {{channel}}"

@@ -20,12 +20,13 @@ import structlog
 from fisher_agent import rebuilding, refining
 from fisher_agent.alarmobject import alarm_row, listed
 from fisher_agent.banks import list_banks
-from fisher_agent.commands import Command, said
+from fisher_agent.commands import RefusedCommand, parse, said
 from fisher_agent.config import Config, MachineConfig
 from fisher_agent.drift import facts as drift_facts
 from fisher_agent.enrolling import enroll_recording, listen
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.files import read_many
+from fisher_agent.jsontext import loads, shown
 from fisher_agent.live import channel_words
 from fisher_agent.operators import ALARM_VERBS, perform
 from fisher_agent.runtime import Agent
@@ -33,6 +34,7 @@ from fisher_agent.turns import TakingTurns
 from fisher_agent.waveforms import Recording
 
 MAX_REQUEST = 1_000_000
+LONGEST_ENROLMENT_S = 7 * 86_400
 RUN_DIR = Path("/run/fisher-agent")
 SOCKET = "ctl.sock"
 Say = Callable[[int, int], None]
@@ -77,12 +79,12 @@ async def _session(agent: Agent, reader: asyncio.StreamReader, writer: asyncio.S
 
     with contextlib.suppress(ConnectionError):
         try:
-            request = json.loads(await reader.readline())
+            request = loads(await reader.readline())
             verb = SOCKET_VERBS.get(request.get("verb", ""))
             if verb is None:
                 raise ConfigError(f"{request.get('verb')!r} is not a verb of the control socket")
             answer = {"ok": True, "result": await verb(agent, request, say)}
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError, OverflowError) as error:
             answer = {"ok": False, "error": f"the request is not one JSON object as expected: {error!r}", "exit": 2}
         except FisherError as error:
             answer = {"ok": False, "error": str(error), "exit": exit_code(error)}
@@ -130,15 +132,15 @@ async def _alarms(agent: Agent, _request: Request, _say: Say) -> list[dict[str, 
 
 async def _command(agent: Agent, request: Request, _say: Say) -> str:
     machine = agent.config.machine(str(request["machine"]))
-    command = Command(
-        str(request["verb"]),
-        machine.id,
-        alarm=str(request.get("alarm", "anomaly")),
-        occurrence=int(request.get("occurrence", -1)),
-        by=str(request.get("by", "")),
-        comment=str(request.get("comment", "")),
-        until_ms=int(request.get("until_ms", 0)),
-    )
+    # By the rules of commands over MQTT: what could not be kept or published again is refused here, too.
+    document = {k: request[k] for k in ("alarm", "by", "comment") if k in request}
+    document["until"] = request.get("until_ms")
+    document["occurrence"] = None if request.get("occurrence") == -1 else request.get("occurrence")
+    try:
+        command = parse(machine.id, str(request["verb"]), json.dumps(document).encode(), now_ms=0)
+    except RefusedCommand as refused:
+        raise ConfigError(str(refused)) from refused
+    assert command is not None
     if error := await perform(agent, command, via="socket"):
         raise ConfigError(error)
     return said(command)
@@ -149,7 +151,12 @@ async def _enroll(agent: Agent, request: Request, say: Say) -> dict[str, Any]:
     if request.get("files"):
         recording = await asyncio.to_thread(record_files, request, machine, agent.config)
     else:
-        recording = await listen(agent, machine, float(request["duration_s"]), say)
+        duration_s = request["duration_s"]
+        if type(duration_s) not in (int, float) or not 0 < duration_s <= LONGEST_ENROLMENT_S:
+            raise ConfigError(
+                f"duration_s is {shown(duration_s)}; it must be above 0 and at most {LONGEST_ENROLMENT_S}"
+            )
+        recording = await listen(agent, machine, float(duration_s), say)
     return await enroll_recording(
         agent, machine, recording, say, fault=request.get("fault"), mode=request.get("mode"),
         activate="never" if request.get("dry_run") else "now",

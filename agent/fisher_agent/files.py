@@ -20,6 +20,7 @@ from fisher_agent.errors import BadFile, ConfigError
 from fisher_agent.recordings import Column, RecordedFile, Snapshots
 from fisher_agent.stages import Floats, Frame
 from fisher_agent.tables import Series, read_series
+from fisher_agent.wire import MAX_T_NS
 
 ChannelOption = tuple[str, str, str]
 """Channel id, absolute path, column: `--channel` as it travels to the daemon (JSON turns it into a list)."""
@@ -158,8 +159,11 @@ def _narrowed(file: RecordedFile, machine: MachineConfig) -> RecordedFile:
 
 def _load(file: RecordedFile, machine: MachineConfig) -> tuple[list[Frame], bool]:
     """A file's frames, sorted, at its own time, and whether the file states that time."""
-    if file.path.is_dir():
-        return _captured(file, machine), True
+    try:
+        if file.path.is_dir():
+            return _captured(file, machine), True
+    except OSError as error:  # such as a name that is too long
+        raise BadFile(f"{file.path} cannot be read: {error}") from error
     path, series = file.path, read_series(file.path)
     for s in series:
         if s.rate_hz is not None and file.rate_hz is not None and not _same_rate(s.rate_hz, file.rate_hz):
@@ -179,7 +183,7 @@ def _load(file: RecordedFile, machine: MachineConfig) -> tuple[list[Frame], bool
     frames: list[Frame] = []
     for channel, s in pairs:
         scale = column.scale if (column := file.channels.get(channel.id)) else None
-        samples = _scaled(s.values, channel.scale if scale is None else scale)
+        samples = _scaled(path, s.values, channel.scale if scale is None else scale)
         start_ns = written_ns if s.t_ns is None else s.t_ns
         whole = Frame(machine.id, channel.id, start_ns, channel.rate_hz, samples)
         frames += _split(path, whole, file.snapshots) if file.snapshots else [whole]
@@ -207,10 +211,13 @@ def _captured(file: RecordedFile, machine: MachineConfig) -> list[Frame]:
     return sorted(frames, key=lambda f: f.t_ns)
 
 
-def _scaled(values: NDArray[Any], scale: float) -> Floats:
+def _scaled(path: Path, values: NDArray[Any], scale: float) -> Floats:
     """In single precision where that holds the stored samples, as for live streams, so that both agree to the bit."""
     precise = np.float32 if values.dtype == np.float32 or values.dtype.itemsize <= 2 else np.float64
-    samples: Floats = np.multiply(values, scale, dtype=precise).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        samples: Floats = np.multiply(values, scale, dtype=precise).astype(np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        raise BadFile(f"{path} holds samples that are beyond single precision when scaled by {scale:g}")
     samples.flags.writeable = False
     return samples
 
@@ -226,6 +233,8 @@ def _rescaled(machine: MachineConfig, scales: Mapping[str, float]) -> MachineCon
 
 def _split(path: Path, whole: Frame, snapshots: Snapshots) -> Iterator[Frame]:
     n, length = len(whole.samples), snapshots.length
+    if whole.t_ns + n // length * snapshots.period_s * 1e9 > MAX_T_NS:
+        raise BadFile(f"{path}: snapshots that are {snapshots.period_s:g} s apart end after the year 2255")
     if n % length:
         raise BadFile(f"{path} has {n} samples, which is no whole number of snapshots of {length}")
     for k in range(n // length):

@@ -16,7 +16,7 @@ from typing import Any
 from fisher_agent.errors import BadFile, Unavailable
 from fisher_agent.lifecycle import Alarm
 from fisher_agent.shares import Share
-from fisher_agent.statedb import DATABASE
+from fisher_agent.statedb import DATABASE, lenient
 
 QUERY_S = 10.0
 CHECK_EVERY = 20_000  # steps of SQLite's machine between two looks at the clock
@@ -47,13 +47,13 @@ class History:
         """Event time of the newest score; 0 where there is none."""
         with self._reading() as db:
             (found,) = db.execute("SELECT max(t_ns) FROM score WHERE machine = ?", (machine,)).fetchone()
-        return int(found or 0)
+        return found if isinstance(found, int) else 0
 
     def earliest_ns(self, machine: str) -> int:
         """Event time of the oldest score that is kept; 0 where there is none."""
         with self._reading() as db:
             (found,) = db.execute("SELECT min(t_ns) FROM score WHERE machine = ?", (machine,)).fetchone()
-        return int(found or 0)
+        return found if isinstance(found, int) else 0
 
     def scores(self, machine: str, *, since_ns: int, until_ns: int, points: int) -> list[Thinned]:
         """Scores from `since_ns` to before `until_ns`, oldest first: at most `points` + 2 spans of equal length.
@@ -76,7 +76,9 @@ class History:
                     found[n] = known[n]
                 else:
                     row = db.execute(select, (machine, n * span_ns, min((n + 1) * span_ns, until_ns))).fetchone()
-                    found[n] = None if row[0] is None else Thinned(*row)
+                    # A column may hold anything in a damaged database; what is no number is not shown.
+                    sound = all(isinstance(x, int | float) for x in row) and isinstance(row[4], int)
+                    found[n] = Thinned(*row) if sound else None
         self._spans[machine, span_ns] = {n: span for n, span in found.items() if n < last - OPEN_SPANS}
         while len(self._spans) > MAX_KEPT:
             del self._spans[next(iter(self._spans))]
@@ -112,6 +114,7 @@ class History:
         deadline_s = time.monotonic() + QUERY_S
         try:
             with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=QUERY_S)) as db:
+                db.text_factory = lenient
                 db.set_progress_handler(lambda: time.monotonic() > deadline_s, CHECK_EVERY)
                 yield db
         except sqlite3.Error as error:

@@ -56,7 +56,7 @@ def unpack(data: bytes) -> dict[str, Recording]:
     """The reverse of `pack`; BadFile where it is damaged."""
     try:
         arrays = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise BadFile(f"the kept waveforms cannot be read: {error}") from error
     grouped: dict[str, dict[str, Any]] = {}
     for key, array in arrays.items():

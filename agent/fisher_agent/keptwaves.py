@@ -14,9 +14,8 @@ from fisher_agent.config import MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile
 from fisher_agent.gather import Gatherer
 from fisher_agent.stages import Frame, Window
-from fisher_agent.waveforms import Recording
+from fisher_agent.waveforms import BLOCK_PARTS, Recording, block_ends
 
-PARTS = ("t_ns", "rate_hz", "length", "gap")
 AROUND_NS = 1_000_000_000  # of slack for stamps
 
 
@@ -40,7 +39,7 @@ class KeptWaves:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 index = _Index(file, self._machine, self._labels)
                 return {end_ns: found for end_ns in ends_ns if (found := self._cut(index, end_ns))}
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:  # of dtypes, too
             raise BadFile(f"the kept waveforms {self._path} cannot be read: {error}") from error
 
     def _cut(self, index: "_Index", end_ns: int) -> dict[str, Window]:
@@ -74,10 +73,8 @@ class _Index:
         self._machine = machine.id
         keys = set(file.keys())
         self._label = next((x for x in labels if any(key.startswith(f"{x}/") for key in keys)), "")
-        self._blocks: Mapping[str, tuple[Any, Any, Any, Any]] = {
-            c.id: tuple(
-                file.get_tensor(f"{self._label}/{c.id}/{part}") for part in ("t_ns", "rate_hz", "length", "gap")
-            )
+        self._blocks: Mapping[str, dict[str, Any]] = {
+            c.id: {part: file.get_tensor(f"{self._label}/{c.id}/{part}") for part in BLOCK_PARTS}
             for c in machine.channels
             if f"{self._label}/{c.id}/samples" in keys
         }
@@ -85,8 +82,8 @@ class _Index:
     def frames(self, channel: str, since_ns: int, until_ns: int) -> Iterator[Frame]:
         if channel not in self._blocks:
             return
-        t_ns, rate_hz, length, gap = self._blocks[channel]
-        last = np.cumsum(length)
+        last = block_ends(channel, self._blocks[channel])
+        t_ns, rate_hz, length, gap = self._blocks[channel].values()
         ends_ns = t_ns + np.round(length * 1e9 / rate_hz).astype(np.int64)
         samples = self._file.get_slice(f"{self._label}/{channel}/samples")
         for k in np.flatnonzero((ends_ns > since_ns) & (t_ns < until_ns)).tolist():

@@ -7,12 +7,13 @@ shows again afterwards. Nothing else moves an alarm. `deploy/docs/alarms.md` is 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
 from fisher_agent.codes import Level, Quality, State
 from fisher_agent.errors import BadFile
+from fisher_agent.jsontext import loads, shown
 
 ANOMALY = "anomaly"
 UNKNOWN_MODE = "unknown-mode"
@@ -201,12 +202,24 @@ class Alarm:
     def from_json(cls, text: str) -> "Alarm":
         """The inverse of `to_json`. Keys of another version are passed over; BadFile where it is no alarm at all."""
         try:
-            document: dict[str, Any] = json.loads(text)
-            known = {f.name: document[f.name] for f in fields(cls) if f.name in document}
+            document: dict[str, Any] = loads(text)
+            known = {f.name: _typed(f, document[f.name]) for f in fields(cls) if f.name in document}
             reasons = tuple(Reason(reason) for reason in known.get("suppressed_by", ()))
             return cls(**{**known, "base": State(known.get("base", State.NORM)), "suppressed_by": reasons})
-        except (ValueError, TypeError, AttributeError) as error:
-            raise BadFile(f"not an alarm: {text[:80]!r} ({error})") from error
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise BadFile(f"not an alarm: {str(text)[:80]!r} ({error})") from error
+
+
+def _typed(field: "Field[Any]", value: Any) -> Any:
+    """A stored value of the type that its field has; TypeError for any other, which would fail at the next verdict."""
+    if field.name in ("base", "suppressed_by"):
+        return value
+    kind = str if field.default is MISSING or isinstance(field.default, str) else type(field.default)
+    if kind is float and isinstance(value, int):
+        value = float(value)
+    if type(value) is not kind or (isinstance(value, int) and abs(value) >= 2**63):
+        raise TypeError(f"{field.name} is {shown(value)}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from functools import partial
 
 import structlog
 
+from fisher_agent.commands import MAX_MS
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
+from fisher_agent.jsontext import loads
 from fisher_agent.live import LiveMachine
 from fisher_agent.runtime import Agent
 from fisher_agent.turns import in_turns
@@ -42,8 +44,11 @@ class Window:
     def from_json(cls, text: str) -> "Window":
         """The reverse; BadFile for anything else."""
         try:
-            found = json.loads(text)
-            return cls(int(found["since_ms"]), int(found["until_ms"]), str(found["by"]))
+            found = loads(text)
+            since_ms, until_ms = found["since_ms"], found["until_ms"]
+            if not (isinstance(since_ms, int) and isinstance(until_ms, int) and max(since_ms, until_ms) < MAX_MS):
+                raise ValueError("its times are none")
+            return cls(since_ms, until_ms, str(found["by"]))
         except (ValueError, KeyError, TypeError) as error:
             raise BadFile(f"no maintenance: {text[:80]!r} ({error})") from error
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from fisher_agent.configtypes import Id, Strict
 
 DEFAULT_MODE = "default"  # of a machine whose modes nothing tells apart
+MAX_TOPIC = 1024
 UNKNOWN_MODE = "unknown"  # a mode that is known not to be an enrolled one; no mode bears this name
 FOUND_MODE = "m"  # modes that were found in an enrolment are m1, m2, ... until they are named
 Edge = Annotated[float, Field(allow_inf_nan=False)]
@@ -63,8 +64,9 @@ def mode_problems(
         problems.append(f"{at}.channel: {mode.channel!r} is not a channel of this machine ({', '.join(channels)})")
     if mode.topic is None:
         return problems
-    if "#" in mode.topic or "+" in mode.topic or not mode.topic:
-        problems.append(f"{at}.topic: {mode.topic!r} must be an exact topic, without wildcards")
+    if "#" in mode.topic or "+" in mode.topic or not 0 < len(mode.topic) <= MAX_TOPIC:
+        exact = f"must be an exact topic, without wildcards, of at most {MAX_TOPIC} characters"
+        problems.append(f"{at}.topic: {mode.topic[:80]!r} {exact}")
     if "{" in mode.topic.replace("{machine}", ""):
         problems.append(f"{at}.topic: {mode.topic!r} may hold {{machine}} and no other braces")
     if source not in sources:

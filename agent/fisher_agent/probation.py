@@ -23,6 +23,7 @@ from fisher_agent.bank import Bank
 from fisher_agent.budget import Budget
 from fisher_agent.errors import BadFile, ConfigError
 from fisher_agent.exceedance import KEPT, LOOSEST, Blocks, Calibrated, sustained
+from fisher_agent.jsontext import loads
 from fisher_agent.lifecycle import Alarm
 from fisher_agent.stages import Verdict
 
@@ -223,10 +224,10 @@ class Probation:
     def restore(cls, body: str, top: bytes) -> Self:
         """The reverse; BadFile where they are no probation."""
         try:
-            known = json.loads(body)
+            known = _checked(loads(body))
             maxima = np.frombuffer(top, "<f8").astype(np.float64)
             blocks = Blocks(known["count"], maxima, known["windows"], known["step_s"])
-            if len(maxima) != min(blocks.count, KEPT):
+            if len(maxima) != min(blocks.count, KEPT) or not np.isfinite(maxima).all() or (np.diff(maxima) > 0).any():
                 raise ValueError(f"{len(maxima)} maxima of {blocks.count} blocks")
             calibrated = Calibrated(
                 Budget(known["per_h"]), blocks, known["margin_limit"], known["enrolled_limit"], known["least_apart"],
@@ -238,14 +239,43 @@ class Probation:
                 pending=tuple(Pending(o, x) for o, x in known["pending"]),
                 calibrated=calibrated,
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadFile(f"not a probation: {body[:80]!r} ({error})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadFile(f"not a probation: {str(body)[:80]!r} ({error})") from error
 
 
 _PLAIN = (
     "machine", "bank", "bank_ns", "limit", "days", "n", "m", "severe", "refined_ns", "learnt", "left_out", "filled",
     "maximum", "spoilt", "occurrence", "ended", "settled",
 )  # fmt: skip
+
+
+_WORDS, _FLAGS = ("machine", "bank", "ended"), ("spoilt", "settled")
+_COUNTS = ("bank_ns", "refined_ns", "learnt", "left_out", "filled", "occurrence", "count")
+_AT_LEAST_ONE = ("n", "m", "windows", "least_apart")
+_ABOVE_0 = ("limit", "severe", "per_h", "step_s", "margin_limit", "enrolled_limit")
+_LEAST, _LARGEST = 1e-12, 1e12  # of any ratio, rate or number of days
+
+
+def _checked(known: dict[str, Any]) -> dict[str, Any]:
+    """The stored document, each value of its type and in its range; ValueError for any other."""
+
+    def number(x: Any) -> bool:
+        return type(x) in (int, float) and 0 <= x <= _LARGEST
+
+    def count(x: Any) -> bool:
+        return type(x) is int and 0 <= x < 2**63
+
+    wrong = [k for k in _WORDS if not isinstance(known[k], str)] + [k for k in _FLAGS if not isinstance(known[k], bool)]
+    wrong += [k for k in (*_COUNTS, *_AT_LEAST_ONE) if not count(known[k])]
+    wrong += [k for k in ("days", "maximum", "since_s", *_ABOVE_0) if not number(known[k])]
+    wrong += [k for k in _AT_LEAST_ONE if known[k] == 0] + [
+        k for k in _ABOVE_0 if number(known[k]) and known[k] < _LEAST
+    ]
+    wrong += [] if all(number(x) for x in known["recent"]) else ["recent"]
+    wrong += [] if all(count(o) and number(x) for o, x in known["pending"]) else ["pending"]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} cannot be that")
+    return known
 
 
 def follow(before: Probation | None, bank: Bank | None, alarm: AlarmConfig) -> Probation | None:

@@ -6,7 +6,6 @@ that send floats, the float32 themselves are kept as npz.
 """
 
 import io
-import zipfile
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from fisher_agent.errors import BadFile, BadPayload
 from fisher_agent.stages import Floats
 from fisher_agent.wire import scaled
+from fisher_models.npz import archive
+from fisher_models.sound import decoded
 
 RawFormat = Literal["i16", "i24", "f32"]
 FLAC_RATES_HZ = (1, 65535)  # what every frame of a FLAC file can state; the true rate stands in the sidecar
@@ -60,8 +61,8 @@ def unpack(body: bytes, *, form: str, scale: float) -> Floats:
         with soundfile.SoundFile(io.BytesIO(body)) as file:
             if file.subtype != SUBTYPES[form] or file.channels != 1:
                 raise BadFile(f"a FLAC file of {file.channels} channels and {file.subtype}, where {form} is expected")
-            data = file.read(dtype="int16" if form == "i16" else "int32")
             expected = file.frames
+            data = decoded(file, "int16" if form == "i16" else "int32", size=len(body))[:, 0]
     except soundfile.LibsndfileError as error:
         raise BadFile(f"not a readable FLAC file: {error.error_string}") from error
     if len(data) != expected:
@@ -82,9 +83,8 @@ def npz(**arrays: Any) -> bytes:
 def arrays_of(body: bytes) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file; BadFile where it is damaged, or holds objects."""
     try:
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        return archive(body, max_bytes=len(body))  # those of ours are not packed
+    except ValueError as error:
         raise BadFile(f"not a readable npz file: {error}") from error
 
 

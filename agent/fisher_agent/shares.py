@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fisher_agent.errors import BadFile
+from fisher_agent.jsontext import loads
 from fisher_agent.stages import Verdict
 
 SPAN_NS = 10 * 10**9
 DIGITS = 3
+LARGEST = 1e6  # of a part, which is one of 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,13 @@ class Share:
     def from_row(cls, machine: str, t_ns: int, body: str) -> "Share":
         """From the columns of a row; BadFile where it holds something else."""
         try:
-            document: dict[str, Any] = json.loads(body)
-            return cls(machine, t_ns, dict(document["c"]), {c: dict(b) for c, b in document["b"].items()})
+            document: dict[str, Any] = loads(body)
+            channels, bands = _parts(document["c"]), {c: _parts(b) for c, b in document["b"].items()}
+            if not isinstance(t_ns, int):
+                raise ValueError(f"its time is {t_ns!r}")
+            return cls(machine, t_ns, channels, bands)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BadFile(f"not a row of shares: {body[:80]!r}") from error
+            raise BadFile(f"not a row of shares: {str(body)[:80]!r}") from error
 
 
 @dataclass(slots=True)
@@ -80,6 +85,12 @@ class ShareLog:
         """The spans that ended since the last call."""
         found, self._finished = self._finished, []
         return found
+
+
+def _parts(document: dict[str, Any]) -> dict[str, float]:
+    if not all(isinstance(part, int | float) and abs(part) < LARGEST for part in document.values()):
+        raise ValueError("a part is no number")
+    return dict(document)
 
 
 def _mean(machine: str, span: _Span) -> Share:

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,10 @@ SALVAGED = {
     "alarm": ("INSERT OR IGNORE INTO alarm VALUES (?, ?, ?)", "SELECT machine, alarm, body FROM alarm"),
     "fault": ("INSERT OR IGNORE INTO fault VALUES (?, ?, ?)", "SELECT machine, fault, code FROM fault"),
 }
+
+
+lenient = partial(str, encoding="utf-8", errors="replace")
+"""Text as it is read: one damaged byte must not keep every row of a query from being read."""
 
 
 def claim(state_dir: Path) -> BinaryIO:
@@ -62,6 +67,7 @@ def claim(state_dir: Path) -> BinaryIO:
 def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
     """A connection in WAL mode that commits only when told; to be used by one thread at a time."""
     connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lenient
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL" if synchronous == "FULL" else "PRAGMA synchronous = NORMAL")
@@ -154,6 +160,7 @@ def _salvage(damaged: Path, connection: sqlite3.Connection) -> list[str]:
     for name, (insert, select) in SALVAGED.items():
         try:
             with closing(sqlite3.connect(damaged)) as source:
+                source.text_factory = lenient
                 rows = source.execute(select).fetchall()
         except sqlite3.Error:
             lost.append(name)

@@ -201,10 +201,14 @@ class Store:
     def peek(self, queue: Literal["mqtt"], limit: int) -> list[tuple[int, Message]]: ...
     def peek(self, queue: Queue, limit: int) -> list[tuple[int, str]] | list[tuple[int, Message]]:
         """The oldest of a queue with their ids, oldest first; they stay until one of the next two."""
-        select = "SELECT id, payload, topic, qos, retain FROM outbox WHERE queue = ? ORDER BY id LIMIT ?"
+        # Cast, for one row of a damaged database must not stop a queue.
+        select = (
+            "SELECT id, CAST(payload AS BLOB), CAST(topic AS TEXT), CAST(qos AS INTEGER) & 1, retain FROM outbox "
+            "WHERE queue = ? ORDER BY id LIMIT ?"
+        )
         rows = self._rows(select, queue, limit)
         if queue == "influx":
-            return [(row_id, payload.decode()) for row_id, payload, *_ in rows]
+            return [(row_id, payload.decode(errors="replace")) for row_id, payload, *_ in rows]
         return [(i, Message(topic, payload, qos, bool(retain))) for i, payload, topic, qos, retain in rows]
 
     def done(self, ids: Sequence[int]) -> None:
@@ -234,28 +238,32 @@ class Store:
 
     def load_alarms(self, machine: str) -> tuple[list[Alarm], int]:
         """The stored alarms of a machine, and its occurrence counter. A row that is no alarm is left out, declared."""
-        alarms: list[Alarm] = []
-        for (body,) in self._rows("SELECT body FROM alarm WHERE machine = ?", machine):
-            try:
-                alarms.append(Alarm.from_json(body))
-            except BadFile as error:
-                note = f"an alarm of {machine} cannot be read and begins anew: {error}"
-                if note not in self.notes:
-                    self.notes.append(note)
-        found = self._rows("SELECT occurrence FROM machine WHERE machine = ?", machine)
-        return alarms, max(found[0][0] if found else 0, int(self.meta("occurrence_floor") or 0))
+        alarms = self._alarms_of(self._rows("SELECT body FROM alarm WHERE machine = ?", machine), "begins anew")
+        select = "SELECT CAST(occurrence AS INTEGER) FROM machine WHERE machine = ?"
+        floor = "UNION ALL SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'occurrence_floor'"
+        return alarms, max((n for (n,) in self._rows(f"{select} {floor}", machine)), default=0)
 
     def journal(self, machine: str, limit: int = 100) -> list[Alarm]:
         """The latest transitions of a machine, newest first: each is the alarm as it was after it."""
         select = "SELECT body FROM journal WHERE machine = ? ORDER BY id DESC LIMIT ?"
-        return [Alarm.from_json(body) for (body,) in self._rows(select, machine, limit)]
+        return self._alarms_of(self._rows(select, machine, limit))
 
     def raised_since(self, t_ms: int, limit: int = 20_000) -> list[Alarm]:
         """Every alarm as it was annunciated since then, over all machines, oldest first."""
         select = "SELECT body FROM journal ORDER BY id DESC LIMIT ?"
-        alarms = (Alarm.from_json(body) for (body,) in self._rows(select, limit))
-        kept = [a for a in alarms if a.waiting and a.ts == a.ts_raised and a.ts >= t_ms]
-        return kept[::-1]
+        alarms = self._alarms_of(self._rows(select, limit))[::-1]
+        return [a for a in alarms if a.waiting and a.ts == a.ts_raised and a.ts >= t_ms]
+
+    def _alarms_of(self, rows: Sequence[tuple[str]], then: str = "is left out") -> list[Alarm]:
+        """The alarms in these rows; one damaged row must not keep the agent from starting, so it is only declared."""
+        alarms: list[Alarm] = []
+        for (body,) in rows:
+            try:
+                alarms.append(Alarm.from_json(body))
+            except BadFile as error:
+                note = f"a stored alarm cannot be read and {then}: {error}"
+                self.notes += [note] if len(self.notes) < 20 and note not in self.notes else []
+        return alarms
 
     def fault_code(self, machine: str, fault: str | None) -> int:
         """The code of a fault class of a machine, given at its first use and never reused; 0 for no fault."""
@@ -321,7 +329,7 @@ class Store:
         """Every score of the history at or after a time, oldest first, a page at a time: 30 days may be a million."""
         select = (
             "SELECT t_ns, id, score, mode, bank FROM score WHERE machine = ? AND (t_ns, id) > (?, ?) "
-            "ORDER BY t_ns, id LIMIT ?"
+            "AND t_ns < 9223372036854775807 ORDER BY t_ns, id LIMIT ?"  # no text, which sorts behind every number
         )
         at = (since_ns - 1, 2**62)
         while page := self._rows(select, machine, *at, SCORES_PAGE):

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from fisher_agent.errors import BadFile, ConfigError
+from fisher_agent.wire import MAX_T_NS
+from fisher_models.npz import archive, mapped
+from fisher_models.sound import decoded
 
 MAX_SAMPLES = 2**28  # 1 GiB as float32: 2.9 hours of one channel at 25.6 kHz
 MAX_CSV_BYTES = 2**30
@@ -72,7 +74,7 @@ def _sound(path: Path) -> Iterator[Series]:
                 raise BadFile(f"{path} is {file.subtype}, which is not lossless; convert it to PCM or float samples")
             dtype, shift = _SUBTYPES[file.subtype]
             _check_size(path, file.frames * file.channels)
-            data = file.read(dtype=dtype, always_2d=True)  # (n, channels)
+            data = decoded(file, dtype, size=path.stat().st_size)  # (n, channels)
             rate_hz, expected = float(file.samplerate), max(file.frames, _wav_frames(path, file.channels, file.subtype))
     except soundfile.LibsndfileError as error:
         raise BadFile(
@@ -102,11 +104,8 @@ def _wav_frames(path: Path, channels: int, subtype: str) -> int:
 def _npz(path: Path) -> Iterator[Series]:
     """Arrays named by channel; `rate_hz` and `t_ns` hold for all, `ID.rate_hz` and `ID.t_ns` for one."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_size(path, sum(i.file_size for i in archive.infolist()) // 8)
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+        arrays = archive(path, max_bytes=8 * MAX_SAMPLES)
+    except ValueError as error:
         raise BadFile(f"{path} is not a readable npz file, or is cut short: {error}") from error
     about = {name: a for name, a in arrays.items() if name.rpartition(".")[2] in ("rate_hz", "t_ns")}
     for name, array in arrays.items():
@@ -117,10 +116,12 @@ def _npz(path: Path) -> Iterator[Series]:
         try:
             rate_hz = None if rate is None else float(rate.item())
             t_ns = None if start is None else int(start.item())
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise BadFile(f"{path}: rate_hz and t_ns of {name!r} must each be one number: {error}") from error
         if rate_hz is not None and not (math.isfinite(rate_hz) and rate_hz > 0):
             raise BadFile(f"{path}: rate_hz of {name!r} is {rate_hz}")
+        if t_ns is not None and not 0 <= t_ns <= MAX_T_NS:
+            raise BadFile(f"{path}: t_ns of {name!r} is {t_ns}, which is not between 1970 and 2255")
         if array.ndim != 1:
             raise BadFile(f"{path}: array {name!r} has shape {array.shape}; a channel has one dimension")
         yield Series(name, _numbers(path, array), rate_hz, t_ns)
@@ -131,13 +132,13 @@ def _npy(path: Path) -> Iterator[Series]:
     if path.stat().st_size == 0:
         return
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = mapped(path)
+    except ValueError as error:
         raise BadFile(f"{path} is not a readable npy file, or is cut short: {error}") from error
     if array.ndim not in (1, 2):
         raise BadFile(f"{path} has shape {array.shape}; expected (samples,) or (samples, channels)")
     _check_size(path, array.size)
-    for column in _numbers(path, array.reshape(len(array), -1)).T:
+    for column in _numbers(path, array if array.ndim == 2 else array[:, None]).T:
         yield Series("", np.ascontiguousarray(column))
 
 
@@ -154,7 +155,10 @@ def _csv(path: Path) -> Iterator[Series]:
     if not first:
         return
     separator = max(",;\t", key=first.count)
-    cells = next(csv.reader([first], delimiter=separator))
+    try:
+        cells = next(csv.reader([first], delimiter=separator))
+    except csv.Error as error:
+        raise BadFile(f"{path} line 1 is no line of a table: {error}") from error
     named = not all(_is_number(cell) for cell in cells)
     if named and not more:
         return

@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 
 from fisher_agent.errors import BadFile
 from fisher_agent.stages import Frame, Tag
+from fisher_agent.wire import MAX_T_NS, STATED_RATES_HZ
 
 MERGED_BELOW_S = 0.05  # the shortest snapshot: what is shorter belongs to a stream and may be joined
 MERGED_UP_TO_S = 0.25
 LONGEST_BLOCK_S = 10.0  # the longest snapshot: what is longer belongs to a stream and may be cut
 STAMP_ROUNDING_NS = 1_000_000
+MAX_LENGTH = 2**32  # samples of a kept block
+BLOCK_PARTS: dict[str, type[np.generic]] = {
+    "t_ns": np.int64, "rate_hz": np.float64, "length": np.int64, "gap": np.bool_,
+}  # fmt: skip
 PIECE_S = 0.25  # streams are replayed in such pieces, so that no channel runs ahead of another by more
 
 
@@ -154,7 +159,7 @@ class Recording:
                 channel, slash, part = name.rpartition("/")
                 if slash and part == "samples":
                     out._blocks[channel] = _frames_of(machine, channel, arrays)
-        except (KeyError, ValueError, UnicodeDecodeError) as error:
+        except (KeyError, ValueError) as error:
             raise BadFile(f"the kept waveforms are damaged ({error}); enrol again") from error
         return out
 
@@ -218,11 +223,24 @@ def _pieces(frame: Frame, longest_s: float) -> Iterator[Frame]:
 
 def _frames_of(machine: str, channel: str, arrays: Mapping[str, NDArray[Any]]) -> list[Frame]:
     samples = arrays[f"{channel}/samples"]
-    columns = [arrays[f"{channel}/{part}"].tolist() for part in ("t_ns", "rate_hz", "length", "gap")]
-    ends = np.cumsum(columns[2])
-    if len(ends) == 0 or ends[-1] != len(samples) or min(columns[2]) < 1 or samples.dtype != np.float32:
-        raise ValueError(f"{channel}: {len(samples)} samples of {samples.dtype} for {len(ends)} blocks")
+    parts = {part: arrays[f"{channel}/{part}"] for part in BLOCK_PARTS}
+    ends = block_ends(channel, parts)
+    if samples.shape != (ends[-1],) or samples.dtype != np.float32 or not np.isfinite(samples).all():
+        raise ValueError(f"{channel}: {samples.shape} samples of {samples.dtype} for {len(ends)} blocks")
+    columns = [array.tolist() for array in parts.values()]
     return [
         Frame(machine, channel, t_ns, rate_hz, samples[end - length : end], gap=gap)
         for t_ns, rate_hz, length, gap, end in zip(*columns, ends.tolist(), strict=True)
     ]
+
+
+def block_ends(channel: str, parts: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Where each kept block ends among the samples; ValueError where their times, rates and lengths are none."""
+    n = parts["t_ns"].shape
+    if any(array.dtype != BLOCK_PARTS[part] or array.shape != n or array.ndim != 1 for part, array in parts.items()):
+        raise ValueError(f"{channel}: its blocks have times, rates, lengths and gaps that do not fit together")
+    t_ns, rate_hz, length = parts["t_ns"], parts["rate_hz"], parts["length"]
+    sound = n[0] > 0 and ((t_ns >= 0) & (t_ns <= MAX_T_NS) & (length >= 1) & (length <= MAX_LENGTH)).all()
+    if not sound or not ((rate_hz >= STATED_RATES_HZ[0]) & (rate_hz <= STATED_RATES_HZ[1])).all():
+        raise ValueError(f"{channel}: a block has a time, rate or length that none can have")
+    return np.cumsum(length)

@@ -5,7 +5,6 @@ differs from the configured one is no error here: the frame carries it, and the 
 """
 
 import json
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +17,13 @@ from numpy.typing import NDArray
 from fisher_agent.clock import ArrivalClock
 from fisher_agent.config import ChannelConfig, Config, Format, expand
 from fisher_agent.errors import BadPayload, ConfigError
+from fisher_agent.jsontext import shown
 from fisher_agent.stages import Floats, Frame
 from fisher_agent.tags import TagBinding, read_tag, tag_bindings
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 MAX_JSON_BYTES = 8 * 1024 * 1024  # parsing takes about 15 ms per MB, on the event loop
-MAX_STATED_RATE_HZ = 1e7
+STATED_RATES_HZ = (1e-6, 1e7)  # a sample in eleven days; slower ones would overflow the time of their end
 MAX_T_NS = 9_000_000_000_000_000_000  # the year 2255; leaves room below 2**63 for the end of a block
 MAX_SEQ = 2**32 - 1
 T_UNITS = ((1e11, 10**9), (1e14, 10**6), (1e17, 10**3))  # below this a `t` counts units of so many ns; else ns
@@ -323,8 +323,9 @@ def _json_samples(values: object) -> NDArray[Any]:
 
 def _t_ns(t: object) -> int:
     """The time of a JSON message; its size tells its unit."""
-    if isinstance(t, bool) or not isinstance(t, int | float) or (isinstance(t, float) and not math.isfinite(t)):
-        raise BadPayload(Reason.TIME, f"t is {str(t)[:40]!r}, no number")
+    # Its size is looked at first: a float may overflow when it is scaled, an int be too long to be shown afterwards.
+    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t <= MAX_T_NS:
+        raise BadPayload(Reason.TIME, f"t is {shown(t)}, no time between 1970 and 2255")
     unit = next((ns for below, ns in T_UNITS if t < below), 1)
     return _checked_t_ns(round(t * unit))
 
@@ -336,15 +337,16 @@ def _checked_t_ns(t_ns: int) -> int:
 
 
 def _checked_rate(rate_hz: object) -> float:
-    if isinstance(rate_hz, int | float) and not isinstance(rate_hz, bool) and 0 < rate_hz <= MAX_STATED_RATE_HZ:
+    low_hz, high_hz = STATED_RATES_HZ
+    if isinstance(rate_hz, int | float) and not isinstance(rate_hz, bool) and low_hz <= rate_hz <= high_hz:
         return float(rate_hz)
-    raise BadPayload(Reason.RATE, f"rate is {str(rate_hz)[:40]!r}; it must be above 0 and at most 1e7")
+    raise BadPayload(Reason.RATE, f"rate is {shown(rate_hz)}; it must be {low_hz:g} to {high_hz:g} Hz")
 
 
 def _checked_seq(seq: object) -> int:
     if isinstance(seq, int) and not isinstance(seq, bool) and 0 <= seq <= MAX_SEQ:
         return seq
-    raise BadPayload(Reason.SEQ, f"seq is {str(seq)[:40]!r}; it must be a u32")
+    raise BadPayload(Reason.SEQ, f"seq is {shown(seq)}; it must be a u32")
 
 
 def encode(

@@ -100,7 +100,7 @@ def load(name_or_path: str | Path) -> Bundle:
     raw = _read(path / MANIFEST)
     try:
         manifest = json.loads(raw)
-    except ValueError as error:  # bytes that are no UTF-8, or no JSON
+    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, no JSON, or nested without end
         raise BundleError(f"{path / MANIFEST} is damaged: {error}; install the bundle again") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         schema = manifest.get("schema") if isinstance(manifest, dict) else None
@@ -183,12 +183,15 @@ def _verify(folder: Path, name: str, expected: object) -> None:
 
 def _selftest(path: Path, frontend: FrontendSpec) -> SelfTest:
     try:
-        arrays = {key: value.astype(np.float32) for key, value in load_file(path).items()}
+        with np.errstate(over="ignore"):  # what overflows is not finite, and refused below
+            arrays = {key: value.astype(np.float32) for key, value in load_file(path).items()}
         test = SelfTest(**arrays)
-    except (SafetensorError, TypeError) as error:
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{path} holds no self-test: {error}") from error
-    n = len(test.bands)
+    n = len(test.bands) if test.bands.ndim else 0
     fits = test.bands.ndim == 3 and test.bands.shape[2] == frontend.band_bins and test.embedding.ndim == 2
     if not (fits and n > 0 and test.centres.shape == (n,) and len(test.embedding) == n):
         raise BundleError(f"{path}: the shapes of bands, centres and embedding do not fit together")
+    if not all(np.isfinite(values).all() for values in arrays.values()):
+        raise BundleError(f"{path} holds values that are not finite")
     return test

@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 # What becomes of bins above the last whole band, of frames after the last whole patch, of frames above `max_frames`.
 # Padding is zeros in the normalised domain; a band that is too short gets them at its low end (pad-front).
 RULES = {"remainder": ("drop", "pad-front"), "trailing": ("drop", "pad"), "longer": ("cut", "mean")}
+LARGEST = 1e9  # of any constant
 _LATER = {"trailing", "longer"}  # manifests from before these rules existed hold none of them, and mean the first
 
 
@@ -78,6 +79,8 @@ class FrontendSpec:
             value = values[name]
             if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):  # type: ignore[arg-type]
                 raise BundleError(f"front-end: {name} is {value!r}, expected {getattr(kind, '__name__', kind)}")
+            if not isinstance(value, str) and not abs(value) < LARGEST:  # NaN and infinity, too
+                raise BundleError(f"front-end: {name} is beyond what a front-end can be made of")
         return cls(**values)
 
 

@@ -1,5 +1,6 @@
 """A machine's history as columns for the charts: scores thinned to what a screen can show, shares beside them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def trend(history: History, machine: str, *, until_ns: int) -> list[list[float]]
     """[ms, largest score] over the last hour; for a line a centimetre high. Blocking."""
     until_ns = until_ns or history.latest_ns(machine) + 1
     rows = history.scores(machine, since_ns=until_ns - TREND_SPAN_NS, until_ns=until_ns, points=TREND_POINTS)
-    return [[row.t_ns // MS, round(row.high, 4)] for row in rows]
+    return [[row.t_ns // MS, round(row.high, 4)] for row in rows if math.isfinite(row.high)]
 
 
 def _scores(rows: Sequence[Thinned | None]) -> dict[str, list[Any]]:
@@ -43,10 +44,15 @@ def _scores(rows: Sequence[Thinned | None]) -> dict[str, list[Any]]:
             values: tuple[Any, ...] = (last_ms + 1, None, None, None, None)  # a hole begins right after the last score
         else:
             last_ms = row.t_ns // MS
-            values = (last_ms, round(row.low, 4), round(row.high, 4), round(row.mean, 4), row.level)
+            values = (last_ms, _shown(row.low), _shown(row.high), _shown(row.mean), row.level)
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
     return columns
+
+
+def _shown(value: float) -> float | None:
+    """Null for what JSON cannot hold: a score may be infinite, where nothing that was enrolled is like it."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def _shares(rows: Sequence[Share]) -> dict[str, Any]:

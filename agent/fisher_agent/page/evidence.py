@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from fisher_agent.captures import CAPTURES, Capture, CaptureFiles
+from fisher_agent.config import MAX_WINDOW_S
 from fisher_agent.errors import BadFile
+from fisher_agent.jsontext import shown
 from fisher_agent.stages import Floats
+from fisher_agent.wire import MAX_T_NS
 
 MAX_LISTED = 200
 
@@ -48,7 +51,8 @@ class Evidence:
         """The window that raised the alarm; of a channel that sends snapshots, the latest one before."""
         capture = self._files.open(machine, occurrence)
         verdict = capture.document["verdict"]
-        end_ns, length_ns = int(verdict.get("t_ns", 0)), round(float(verdict.get("window_s", 0)) * 1e9)
+        end_ns = round(_number(verdict, "t_ns", MAX_T_NS))
+        length_ns = round(_number(verdict, "window_s", MAX_WINDOW_S) * 1e9)
         found: Shown | None = None
         for frame in capture.frames(channel):
             if frame.t_ns > end_ns:
@@ -70,12 +74,27 @@ class Evidence:
         if kept is None:
             raise BadFile(f"no enrolled window of {channel} was kept with it")
         named = capture.document["explanation"].get("nearest", [])
-        t_ns = next((int(n["t_ns"]) for n in named if n.get("channel") == channel), 0)
+        mine = (
+            [n for n in named if isinstance(n, dict) and n.get("channel") == channel] if isinstance(named, list) else []
+        )
+        t_ns = round(_number(mine[0], "t_ns", MAX_T_NS)) if mine else 0
         return _shown(capture, channel, kept[0], t_ns, rate_hz=kept[1])
 
 
 def _entry(capture: Capture, channel: str) -> Mapping[str, Any]:
-    return next(c for c in capture.document["channels"] if c["id"] == channel)
+    found = next((c for c in capture.document["channels"] if c["id"] == channel), None)
+    if found is None:
+        raise BadFile(f"the capture holds no channel {channel!r}")
+    entry: Mapping[str, Any] = found
+    return entry
+
+
+def _number(document: Mapping[str, Any], key: str, largest: float) -> float:
+    found = document.get(key, 0)
+    if type(found) not in (int, float) or not 0 <= found <= largest:
+        raise BadFile(f"the capture is damaged: its {key} is {shown(found)}")
+    number: int | float = found
+    return number
 
 
 def _shown(capture: Capture, channel: str, samples: Floats, t_ns: int, *, rate_hz: float | None = None) -> Shown:

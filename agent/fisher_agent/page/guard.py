@@ -137,7 +137,10 @@ class Guard:
 
 
 def _same(origins: Iterable[str], host: str) -> bool:
-    return all(urlsplit(origin).netloc.lower() == host.lower() for origin in origins)
+    try:
+        return all(urlsplit(origin).netloc.lower() == host.lower() for origin in origins)
+    except ValueError:  # such as an address that is none
+        return False
 
 
 def refuse(status: int, error: str) -> Response:

@@ -21,6 +21,7 @@ from fisher_agent.commands import RefusedCommand, parse
 from fisher_agent.enrolling import enrolments
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.history import History
+from fisher_agent.jsontext import loads
 from fisher_agent.operators import perform
 from fisher_agent.outbox import Counters
 from fisher_agent.page import charts, pictures
@@ -62,7 +63,7 @@ class Page:
         self._trends_lock = asyncio.Lock()
         get, post = ["GET"], ["POST"]
         here = "/api/machines/{machine}"
-        capture = here + "/captures/{occurrence:int}"
+        capture = here + "/captures/{occurrence}"
         self.app = Guard(
             Starlette(
                 routes=[
@@ -166,8 +167,8 @@ class Page:
         return answer(await self._in_work(self._evidence.occurrences, self._machine(request)))
 
     async def _capture(self, request: Request) -> Response:
-        occurrence = request.path_params["occurrence"]
-        return answer(await self._in_work(self._evidence.document, self._machine(request), occurrence))
+        machine, occurrence = self._machine(request), _occurrence(request)
+        return answer(await self._in_work(self._evidence.document, machine, occurrence))
 
     async def _spectrograms(self, request: Request) -> Response:
         return answer(await self._in_work(self._panels, *self._captured(request)))
@@ -200,7 +201,7 @@ class Page:
         return {"t": captured.t_ns / 1e6, "seconds": seconds, "unit": captured.unit, "low": low, "high": high}
 
     def _captured(self, request: Request) -> tuple[str, int, str]:
-        return self._machine(request), request.path_params["occurrence"], request.path_params["channel"]
+        return self._machine(request), _occurrence(request), request.path_params["channel"]
 
     # -- acting -----------------------------------------------------------------------------------------------------
 
@@ -301,14 +302,21 @@ async def _document(request: Request) -> dict[str, Any]:
                 body += chunk
                 if len(body) > MAX_BODY:
                     raise HTTPException(413, f"at most {MAX_BODY} bytes")
-        document = json.loads(body or b"{}")
+        document = loads(bytes(body) or b"{}")
     except TimeoutError as error:
         raise HTTPException(408, "the request did not arrive in time") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise HTTPException(400, "the body must be one JSON object") from error
     if not isinstance(document, dict):
         raise HTTPException(400, "the body must be one JSON object")
     return document
+
+
+def _occurrence(request: Request) -> int:
+    text = request.path_params["occurrence"]
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise HTTPException(404, "an occurrence is a whole number")
+    return int(text)
 
 
 def _whole(request: Request, name: str, default: int, *, low: int, high: int) -> int:

@@ -1,6 +1,7 @@
 """What is known of a recording beside its samples: manifests, and the recordings that travel with the package."""
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -63,12 +64,14 @@ def load_manifest(path: Path) -> list[RecordedFile]:
     for number, row in rows:
         try:
             older = found.get(row["file"])
-            column = Column(int(row["channel_index"]), float(row["scale"]))
+            column = Column(int(row["channel_index"]), _number(row, "scale"))
+            if "\x00" in row["file"]:
+                raise ValueError("the name of a file holds U+0000")
             channels = {**(older.channels if older else {}), row["channel"]: column}
             found[row["file"]] = RecordedFile(
                 path=path.parent / row["file"],
                 channels=channels,
-                rate_hz=float(row["sample_rate_hz"]),
+                rate_hz=_number(row, "sample_rate_hz", above=0.0),
                 snapshots=_snapshots(row),
                 recording_id=row.get("recording_id") or "",
                 label=row.get("label") or "",
@@ -95,4 +98,15 @@ def demo_recordings() -> list[RecordedFile]:
 
 def _snapshots(row: Mapping[str, str]) -> Snapshots | None:
     length, period = row.get("segment_len"), row.get("segment_period_s")
-    return Snapshots(int(length), float(period)) if length and period else None
+    if not (length and period):
+        return None
+    if int(length) < 1:
+        raise ValueError(f"segment_len is {length}; a snapshot has at least one sample")
+    return Snapshots(int(length), _number(row, "segment_period_s", above=0.0))
+
+
+def _number(row: Mapping[str, str], name: str, *, above: float = -math.inf) -> float:
+    value = float(row[name])
+    if not (math.isfinite(value) and above < value):
+        raise ValueError(f"{name} is {value}")
+    return value
