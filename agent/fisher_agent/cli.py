@@ -5,13 +5,12 @@ Exit codes: 0 done; 1 failed while running; 2 configuration or usage; 3 unavaila
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fisher_agent import clihelp
+from fisher_agent import clihelp, clivalues
 from fisher_agent import configfile as configuration
 from fisher_agent.config import Config
 from fisher_agent.console import Console
@@ -60,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     verb("run", _run, "run the daemon")
     sub = verb("check", _check, "check the configuration; with --connect also what the sensors send")
     sub.add_argument("--connect", action="store_true", help="connect to everything and listen to the sensors")
-    sub.add_argument("--seconds", type=_seconds, default=10.0, help="how long to listen (default 10)")
+    sub.add_argument("--seconds", type=clivalues.seconds, default=10.0, help="how long to listen (default 10)")
     sub.add_argument("--json", action="store_true")
     sub = verb("doctor", _doctor, "gather what support needs, without secrets, and say what is wrong and what mends it")
     sub.add_argument("--out", type=Path, default=None, metavar="FILE.tar.gz", help="default: in the present folder")
@@ -70,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("enroll", _enroll, "learn what normal running of a machine is, live or from recordings")
     sub.add_argument("--machine", required=True)
     sub.add_argument(
-        "--duration", type=_duration, default=None, help="such as 10m, 90s, 1h (default: enroll.duration_s)"
+        "--duration", type=clivalues.duration, default=None, help="such as 10m, 90s, 1h (default: enroll.duration_s)"
     )
     sub.add_argument(
         "--from", dest="files", nargs="+", type=Path, default=None, metavar="FILE", help="recordings, or captures"
@@ -141,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "ack":
             sub.add_argument("--occurrence", type=int, required=True, help="as `fisher-agent alarms` shows it")
         if name == "shelve":
-            sub.add_argument("--for", dest="duration", type=_duration, required=True, help="such as 30m or 8h")
+            sub.add_argument("--for", dest="duration", type=clivalues.duration, required=True, help="such as 30m or 8h")
         sub.add_argument("--by", default="", help="who asks for it (default: the user)")
         sub.add_argument("--comment", default="", help="why")
     sub = verb(
@@ -167,27 +166,6 @@ def _recording_options(sub: argparse.ArgumentParser) -> None:
         "--channel", action="append", default=[], metavar="ID=FILE[:COLUMN]", help="which column is which channel"
     )
     sub.add_argument("--json", action="store_true")
-
-
-def _names(pairs: Sequence[str]) -> dict[str, str]:
-    """MODE=NAME ... -> old name to new one."""
-    if wrong := [p for p in pairs if p.count("=") != 1]:
-        raise ConfigError(f"--rename {wrong[0]!r}: write MODE=NAME, such as m1=idle")
-    return dict(p.split("=") for p in pairs)
-
-
-def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text)
-    if not found or float(found[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 10m or 1h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[found[2]]
-
-
-def _seconds(text: str) -> float:
-    value = _duration(text)
-    if value > 3600:
-        raise argparse.ArgumentTypeError("at most an hour")
-    return value
 
 
 def _config(arguments: argparse.Namespace) -> Config:
@@ -246,7 +224,7 @@ def _enroll(arguments: argparse.Namespace) -> None:
         if arguments.accept:
             print(operate.accept(config, machine, dry_run=arguments.dry_run))
         else:
-            print(operate.rename(config, machine, _names(arguments.rename)))
+            print(operate.rename(config, machine, clivalues.renames(arguments.rename)))
         return
     with Console(quiet=arguments.json) as console:
         result = operate.enroll(

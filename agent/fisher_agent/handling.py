@@ -20,7 +20,7 @@ from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.modeconfig import DEFAULT_MODE
 from fisher_agent.operate import open_state
 from fisher_agent.report import MS, Names, alarm_messages, alarm_point
-from fisher_agent.store import Audit
+from fisher_agent.storerows import Audit
 
 
 def status(config: Config) -> dict[str, Any]:

@@ -35,7 +35,8 @@ from fisher_agent.report import (
 from fisher_agent.shares import ShareLog
 from fisher_agent.stages import Message, Point, Verdict
 from fisher_agent.stats import Stats
-from fisher_agent.store import Audit, Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Audit, Score
 
 MAX_UNSAVED = 20_000  # entries that wait for a disk; beyond it the oldest are dropped, and their points counted
 MAX_UNSAVED_POINTS = 50_000  # in those entries together, about 30 MB

@@ -22,7 +22,7 @@ from fisher_agent.runtime import Agent
 from fisher_agent.signing import Signatures
 from fisher_agent.sinks.mqtt import PlantLink
 from fisher_agent.stages import Message, Scalar
-from fisher_agent.store import Audit
+from fisher_agent.storerows import Audit
 from fisher_agent.tags import mode_key
 
 MAX_VERB = 48

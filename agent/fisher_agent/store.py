@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, overload
 
@@ -24,6 +24,7 @@ from fisher_agent.lifecycle import Alarm
 from fisher_agent.outbox import KEPT, PERISHABLE, Counters, Outbox, Queue
 from fisher_agent.shares import Share
 from fisher_agent.stages import Message, Point
+from fisher_agent.storerows import Audit, Score
 
 MAX_JOURNAL = 100_000
 MAX_AUDIT = 100_000
@@ -32,38 +33,6 @@ MAX_SHARES = 500_000  # over all machines, about 60 MB
 SCORES_KEPT_NS = 30 * 86_400 * 10**9
 PRUNE_EVERY = 1000
 SCORES_PAGE = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One row of the score history."""
-
-    machine: str
-    t_ns: int
-    score: float
-    p_value: float
-    level: int
-    fault_code: int
-    quality_code: int
-    mode: str = ""
-    bank: str = ""  # the version; "" where it is not known
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """One row of the record of commands: who asked for what, when, why, by which way; `error` "" where it was done."""
-
-    t_ms: int
-    machine: str
-    verb: str
-    alarm: str
-    occurrence: int  # -1: none was named
-    command_id: str
-    by: str
-    comment: str
-    until_ms: int
-    via: str  # mqtt | socket | page | offline
-    error: str = ""
 
 
 class Store:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fisher_agent.logs import configure
 from fisher_agent.shares import SPAN_NS, Share
-from fisher_agent.store import Score
+from fisher_agent.storerows import Score
 from pageplant import CHANNELS, HOP_S, Plant, ask, running_plant
 
 HISTORY_S = 3600

@@ -25,7 +25,8 @@ from fisher_agent.drift import LEAST_SCORES, facts, of_modes
 from fisher_agent.errors import ConfigError, NotLearnt
 from fisher_agent.ledger import Model
 from fisher_agent.stages import Verdict
-from fisher_agent.store import Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Score
 from modal import FRONTEND, FULL, IDLE, LATER_NS, PLAIN, RULED, TAGGED, enrol, heard, verdicts
 
 ALARM = AlarmConfig()

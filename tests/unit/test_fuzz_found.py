@@ -44,7 +44,8 @@ from fisher_agent.rawfiles import unpack as unpack_samples
 from fisher_agent.recordings import load_manifest
 from fisher_agent.shares import Share
 from fisher_agent.statedb import DATABASE
-from fisher_agent.store import Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Score
 from fisher_agent.tables import read_series
 from fisher_agent.wire import Decoder, decoder_for
 from fisher_models import bundle as bundles

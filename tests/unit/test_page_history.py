@@ -15,7 +15,8 @@ from fisher_agent.errors import BadFile, Unavailable
 from fisher_agent.history import History, Thinned, with_gaps
 from fisher_agent.page.charts import charts
 from fisher_agent.shares import SPAN_NS, Share, ShareLog
-from fisher_agent.store import Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Score
 from pageplant import made
 
 MILL = "mill-01"

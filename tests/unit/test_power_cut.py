@@ -20,7 +20,8 @@ from fisher_agent.captures import SCHEMA, CaptureFiles
 from fisher_agent.codes import State
 from fisher_agent.lifecycle import Alarm
 from fisher_agent.stages import Message, Point
-from fisher_agent.store import Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Score
 
 SUBSETS = 6  # of what was not flushed, for each moment
 

@@ -19,7 +19,8 @@ from fisher_agent.outbox import Counters
 from fisher_agent.schema import LATEST
 from fisher_agent.shares import Share
 from fisher_agent.statedb import SUSPECT
-from fisher_agent.store import Audit, Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Audit, Score
 
 DUMPS = sorted((Path(__file__).parents[1] / "golden" / "state").glob("*.sql"))
 OLD = [d for d in DUMPS if d.stem != f"v{LATEST}"]

@@ -23,7 +23,8 @@ from fisher_agent.errors import BadFile, ConfigError, Unavailable
 from fisher_agent.lifecycle import Alarm, Event, step
 from fisher_agent.outbox import MAX_QUARANTINED, ROW_BYTES, Counters
 from fisher_agent.stages import Message, Point
-from fisher_agent.store import Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Score
 
 MB = 2**20
 

@@ -16,7 +16,8 @@ from fisher_agent.errors import BadFile, ConfigError
 from fisher_agent.live import LiveMachine
 from fisher_agent.machinejudge import MachineJudge
 from fisher_agent.maintenance import LONGEST_MS, Window, maintenance
-from fisher_agent.store import Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Score
 from fisher_agent.watching import look
 from modal import FRONTEND, FULL, PLAIN, enrol, heard
 

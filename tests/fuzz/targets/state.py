@@ -24,7 +24,8 @@ from fisher_agent.probation import Probation
 from fisher_agent.shares import Share
 from fisher_agent.stages import Message, Point
 from fisher_agent.statedb import DATABASE
-from fisher_agent.store import Audit, Score, Store
+from fisher_agent.store import Store
+from fisher_agent.storerows import Audit, Score
 from fuzz.harness import Opened, Target
 from fuzz.mutate import damaged, json_of, mixed
 
