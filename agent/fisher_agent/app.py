@@ -185,6 +185,10 @@ def run(path: Path) -> None:
 async def _run(config: Config, store: Store, path: Path) -> None:
     agent = build(config, store)
     loop = asyncio.get_running_loop()
+    # Libraries' callbacks fail with a socket that has just been closed: one line, and the link notices by itself.
+    loop.set_exception_handler(
+        lambda _, met: log.error("callback", message=met["message"], error=repr(met.get("exception")))
+    )
 
     def stop() -> None:
         log.info("stopping")

@@ -39,7 +39,7 @@ from fisher_agent.stages import Frame, Message, Moment, Point, Scalar, Source, T
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
 from fisher_agent.tags import mode_key
-from fisher_agent.tasks import OneThread, finish, first, run, set_within
+from fisher_agent.tasks import OneThread, finish, first, set_within, surely
 from fisher_agent.waiting import Waiting
 from fisher_agent.waveforms import Recording
 
@@ -250,7 +250,7 @@ class Agent:
         *,
         has_id: bool = True,
     ) -> asyncio.Task[None]:
-        return self._group.create_task(run(self.links.keep(name, opener, use, has_id=has_id)), name=name)
+        return self._group.create_task(surely(self.links.keep(name, opener, use, has_id=has_id)), name=name)
 
     def add_source(self, source: SourceConfig) -> None:
         """Begin to listen to a source, by whatever the configuration binds to it at each connect."""

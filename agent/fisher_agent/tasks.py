@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+AGAIN_S = 3.0  # a goodbye to a server may take so long
 
 
 def nice(by: int) -> None:
@@ -41,9 +42,23 @@ class OneThread:
         self._pool.shutdown(wait=True)
 
 
-async def run(work: Awaitable[None]) -> None:
-    """An awaitable as the coroutine that a task needs."""
-    await work
+async def surely(work: Awaitable[None], *, again_s: float = AGAIN_S) -> None:
+    """Do it; where this is cancelled, cancel it again and again until it has ended.
+
+    Before Python 3.12 `asyncio.wait_for` loses a cancellation that comes together with its result
+    (https://github.com/python/cpython/issues/86296), and aiomqtt waits by it: a connection then lived on, and the
+    process with it, after everything else had ended.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=again_s)
+        if not task.cancelled():
+            task.exception()  # counts as seen: whoever cancelled it does not ask how it ended
+        raise
 
 
 async def first(*works: Coroutine[Any, Any, object]) -> None:

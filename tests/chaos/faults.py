@@ -19,6 +19,8 @@ FLOOD_S = 5.0
 FLOOD_PER_S = 400  # messages, of 0.2 s each: 80 times what two sensors send
 SILENT_S = 2 * KEEPALIVE_S + 4
 HOUR_NS = 3600 * 10**9
+START_S = 60.0
+DAMAGED = 3  # the exit code
 
 
 def killed(plant: Plant, rng: random.Random) -> None:
@@ -222,7 +224,7 @@ def configuration_broken(plant: Plant, rng: random.Random) -> None:
 
 def state_damaged(plant: Plant, rng: random.Random) -> None:
     """Pages of the database are overwritten while the agent is down; what can be read is taken over."""
-    assert plant.daemon.stop() == 0
+    assert plant.daemon.stop() in (0, DAMAGED)
     before = {(e["machine"], e["alarm"]): e["seq"] for e in plant.journal()}
     path = plant.state_dir / "state.db"
     size = path.stat().st_size
@@ -230,11 +232,27 @@ def state_damaged(plant: Plant, rng: random.Random) -> None:
         for _ in range(3):
             file.seek(rng.randrange(1, max(2, size // 4096)) * 4096)
             file.write(rng.randbytes(4096))
-    plant.daemon.start()
+    _restarted(plant)
     plant.journal_from, plant.hmi_missed = before, True
     after = {(e["machine"], e["alarm"]): e["seq"] for e in plant.journal()}
     if after != before:  # it began a new one
         plant.lost_ms.append((0, time.time_ns() // 1_000_000))
+
+
+def _restarted(plant: Plant) -> None:
+    """As a service manager does: an agent that meets damage while it runs ends with 3, and repairs it at the next start."""
+    for _ in range(3):
+        plant.daemon.launch()
+        end_s = time.monotonic() + START_S
+        while plant.daemon.running and time.monotonic() < end_s:
+            if plant.scores(WELL) and any(e["event"] == "ready" for e in plant.daemon.events):
+                heard = plant.scores(WELL)
+                time.sleep(STALE_S)
+                if plant.daemon.running and plant.scores(WELL) > heard:
+                    return
+        assert not plant.daemon.running, f"it neither runs nor ends:\n{plant.daemon.tail()}"
+        assert plant.daemon.wait() == DAMAGED
+    raise AssertionError(f"it does not run in three starts:\n{plant.daemon.tail()}")
 
 
 def bank_damaged(plant: Plant, rng: random.Random) -> None:
