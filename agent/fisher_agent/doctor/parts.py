@@ -242,5 +242,6 @@ def _run(program: str, *arguments: str, timeout_s: float = COMMAND_S) -> str:
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{program} did not end within {timeout_s:g} s") from error
     if done.returncode:
-        raise Unavailable(f"{program} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+        said = " ".join(done.stderr.split())[-500:]
+        raise Unavailable(f"{program} ended with {done.returncode}: {said}")
     return done.stdout
