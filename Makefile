@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := 2.13.0
+TOOLS  := build/tools
+ARCH   ?= $(shell dpkg --print-architecture)
 
-.PHONY: setup check fix test gpu demo bench wheel clean
+.PHONY: setup check fix test gpu demo bench wheel lock wheelhouse deb deb-test clean
 .DEFAULT_GOAL := demo
 
 # The runtime alone (no torch): enough for `make demo`.
@@ -53,6 +55,31 @@ bench: setup
 
 wheel: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# What the packages are made of: every dependency, one version, with hashes, for every supported Python and architecture.
+# What is locked stays until ARGS=--upgrade, or until pyproject.toml asks for something else.
+LOCK := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command "make lock"
+
+$(TOOLS)/.done: tools/packaging.txt
+	@test -x $(TOOLS)/bin/pip || $(PYTHON) tools/make_venv.py $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --requirement tools/packaging.txt
+	@touch $@
+
+lock: $(TOOLS)/.done
+	$(LOCK) $(ARGS) --output-file deploy/requirements.lock pyproject.toml
+	echo pip | $(LOCK) $(ARGS) --output-file deploy/pip.lock -
+
+# ARCH=amd64 or arm64; without it this machine's.
+wheelhouse:
+	PYTHON=$(PYTHON) tools/wheelhouse.sh --arch $(ARCH) --out dist/wheelhouse-$(ARCH)
+
+deb:
+	PYTHON=$(PYTHON) tools/build_deb.sh --arch $(ARCH)
+
+# As root; apart from `make test` because it makes a Debian of its own first.
+deb-test:
+	tools/test_deb.sh
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
