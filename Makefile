@@ -6,7 +6,7 @@ TORCH  := 2.13.0
 TOOLS  := build/tools
 ARCH   ?= $(shell dpkg --print-architecture)
 
-.PHONY: setup check fix test gpu demo bench wheel lock wheelhouse deb deb-test clean
+.PHONY: setup check fix test gpu demo bench wheel lock wheelhouse deb deb-test sbom audit clean
 .DEFAULT_GOAL := demo
 
 # The runtime alone (no torch): enough for `make demo`.
@@ -80,6 +80,19 @@ deb:
 # As root; apart from `make test` because it makes a Debian of its own first.
 deb-test:
 	tools/test_deb.sh
+
+# dist/fisher-agent.cdx.json (CycloneDX): what an installation on this machine has, with licences. It installs the
+# wheelhouse into build/sbom as a box would.
+sbom: $(TOOLS)/.done wheelhouse
+	sh dist/wheelhouse-$(ARCH)/install.sh $(CURDIR)/build/sbom/fisher-agent
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml \
+	  --output-reproducible --output-file dist/fisher-agent.cdx.json build/sbom/fisher-agent/bin/python
+
+# Known vulnerabilities of what is locked. It asks pypi.org (or ARGS="--vulnerability-service osv") over the network;
+# strict, because without an answer it would say "none found".
+audit: $(TOOLS)/.done
+	$(TOOLS)/bin/pip-audit --requirement deploy/requirements.lock --require-hashes --disable-pip --strict \
+	  --progress-spinner off $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
