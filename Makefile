@@ -6,8 +6,10 @@ TORCH  := 2.13.0
 # These only compute, so they may share the cores; the others talk to real servers in real time and have them alone.
 SIDE_BY_SIDE := tests/architecture tests/unit tests/contract tests/golden
 WORKERS ?= 2
+TOOLS  := build/tools
+ARCH   ?= $(shell dpkg --print-architecture)
 
-.PHONY: setup check fix test fuzz chaos gpu demo bench wheel clean
+.PHONY: setup check fix test fuzz chaos gpu demo bench wheel lock wheelhouse deb deb-test sbom audit clean
 .DEFAULT_GOAL := demo
 
 # The runtime alone (no torch): enough for `make demo`.
@@ -70,6 +72,44 @@ chaos: setup
 
 wheel: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# What the packages are made of: every dependency, one version, with hashes, for every supported Python and architecture.
+# What is locked stays until ARGS=--upgrade, or until pyproject.toml asks for something else.
+LOCK := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command "make lock"
+
+$(TOOLS)/.done: tools/packaging.txt
+	@test -x $(TOOLS)/bin/pip || $(PYTHON) tools/make_venv.py $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --requirement tools/packaging.txt
+	@touch $@
+
+lock: $(TOOLS)/.done
+	$(LOCK) $(ARGS) --output-file deploy/requirements.lock pyproject.toml
+	echo pip | $(LOCK) $(ARGS) --output-file deploy/pip.lock -
+
+# ARCH=amd64 or arm64; without it this machine's.
+wheelhouse:
+	PYTHON=$(PYTHON) tools/wheelhouse.sh --arch $(ARCH) --out dist/wheelhouse-$(ARCH)
+
+deb:
+	PYTHON=$(PYTHON) tools/build_deb.sh --arch $(ARCH)
+
+# As root; apart from `make test` because it makes a Debian of its own first.
+deb-test:
+	tools/test_deb.sh
+
+# dist/fisher-agent.cdx.json (CycloneDX): what an installation on this machine has, with licences. It installs the
+# wheelhouse into build/sbom as a box would.
+sbom: $(TOOLS)/.done wheelhouse
+	sh dist/wheelhouse-$(ARCH)/install.sh $(CURDIR)/build/sbom/fisher-agent
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml \
+	  --output-reproducible --output-file dist/fisher-agent.cdx.json build/sbom/fisher-agent/bin/python
+
+# Known vulnerabilities of what is locked. It asks pypi.org (or ARGS="--vulnerability-service osv") over the network;
+# strict, because without an answer it would say "none found".
+audit: $(TOOLS)/.done
+	$(TOOLS)/bin/pip-audit --requirement deploy/requirements.lock --require-hashes --disable-pip --strict \
+	  --progress-spinner off $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Install the servers that the tests start (a broker, two databases, Node), the browser that opens the page, openssl, and
-# systemd-analyze, which judges the unit: all Debian and Ubuntu packages; and with npm, into .venv, the Node-RED that the
-# flow of deploy/node-red is tried in. On Ubuntu `chromium` is a snap, which needs a snapd: any Chrome or Chromium on PATH
-# will do there.
+# Install the servers that the tests start (a broker, two databases, Node), the browser that opens the page, openssl,
+# systemd-analyze, which judges the unit, and the checker of shell scripts: all Debian and Ubuntu packages; and with npm,
+# into .venv, the Node-RED that the flow of deploy/node-red is tried in. On Ubuntu `chromium` is a snap, which needs a
+# snapd: any Chrome or Chromium on PATH will do there.
 set -eu
 
 missing=""
@@ -29,6 +29,7 @@ if [ -z "$browser" ]; then
 fi
 need "$(command -v node || echo /nowhere)" nodejs
 need "$(command -v npm || echo /nowhere)" npm
+need "$(command -v shellcheck || echo /nowhere)" shellcheck
 
 node_red=4.1.8
 # npm trusts the authorities that this box trusts, such as that of a plant's own proxy, and not only its built-in ones.
@@ -61,5 +62,6 @@ fi
 echo "installing$missing"
 $as_root apt-get update -qq
 # --no-install-recommends: the tests start their own servers on free ports of the loopback.
+# shellcheck disable=SC2086  # several packages
 DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
 install_node_red

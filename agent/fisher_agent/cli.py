@@ -37,6 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Version(argparse.Action):
+    """Prints the installed release, whose metadata is read only when somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"fisher-agent {version('fisher-agent')}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     root = argparse.ArgumentParser(
@@ -47,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument(
         "--config", type=Path, default=None, help="default: $FISHER_CONFIG or /etc/fisher-agent/config.toml"
     )
+    root.add_argument("--version", action=_Version, nargs=0, help="print which release this is, and end")
     verbs = root.add_subparsers(required=True, metavar="COMMAND")
 
     def verb(name: str, act: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:

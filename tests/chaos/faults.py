@@ -237,10 +237,12 @@ def state_damaged(plant: Plant, rng: random.Random) -> None:
     after = {(e["machine"], e["alarm"]): e["seq"] for e in plant.journal()}
     if after != before:  # it began a new one
         plant.lost_ms.append((0, time.time_ns() // 1_000_000))
+    assert plant.daemon.stop() == 0
+    plant.daemon.start()  # until then it is degraded, to say what was repaired
 
 
 def _restarted(plant: Plant) -> None:
-    """As a service manager does: an agent that meets damage while it runs ends with 3, and repairs it at the next start."""
+    """As a service manager does: what meets damage while it runs ends with 3, and repairs it at the next start."""
     for _ in range(3):
         plant.daemon.launch()
         end_s = time.monotonic() + START_S

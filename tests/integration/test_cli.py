@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,10 @@ def test_every_command_explains_itself(verb: str, tmp_path: Path) -> None:
 )
 def test_a_wrong_command_line_ends_with_2(arguments: list[str], tmp_path: Path) -> None:
     assert "usage: fisher-agent" in says(tmp_path, *arguments, code=2)
+
+
+def test_the_command_says_which_release_it_is(tmp_path: Path) -> None:
+    assert says(tmp_path, "--version") == f"fisher-agent {version('fisher-agent')}\n"
 
 
 @pytest.mark.parametrize("text", ["ten", "-5", "0", "5d", ""])

@@ -1,0 +1,141 @@
+#!/bin/sh
+# The package's whole life in a fresh Debian: install, run, edit, upgrade, downgrade, remove, purge.
+#
+# Usage: tools/test_deb.sh [DEB]         the newest in dist/ unless named; needs root, debootstrap and a Debian mirror
+#
+# SUITE (bookworm) must have the Python that the package was built for. The base system is kept in build/ for the next run.
+# shellcheck disable=SC2012,SC2016  # the names are our own; single quotes are for apt, dpkg and the shell inside
+set -eu
+cd "$(dirname "$0")/.."
+
+deb="${1:-$(ls -t dist/fisher-agent_*_"$(dpkg --print-architecture)".deb | head -n 1)}"
+suite="${SUITE:-bookworm}"
+[ "$(id -u)" = 0 ] || { echo "tools/test_deb.sh: a chroot needs root" >&2; exit 1; }
+command -v debootstrap >/dev/null || { echo "tools/test_deb.sh: apt-get install debootstrap" >&2; exit 1; }
+
+mirror="${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)}"
+base="$PWD/build/debootstrap-$suite.tar"
+root="$(mktemp -d)"
+cleanup() {
+  for mounted in dev/pts dev proc; do
+    mountpoint -q "$root/$mounted" && umount "$root/$mounted"
+  done
+  rm -rf --one-file-system "$root"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+if [ ! -e "$base" ]; then
+  mkdir -p build
+  debootstrap --variant=minbase "$suite" "$root" "$mirror" >"build/debootstrap-$suite.log"
+  tar -C "$root" -cf "$base.part" .
+  mv "$base.part" "$base"
+else
+  tar -C "$root" -xf "$base"
+fi
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+mount -t proc proc "$root/proc"
+mount --bind /dev "$root/dev"
+
+inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+  DEBIAN_FRONTEND=noninteractive "$@"; }
+fact() { echo "ok: $1"; }
+fail() {
+  echo "FAILED: $1" >&2
+  exit 1
+}
+
+# -- a second release: the same files under a higher number
+mkdir "$root/packages"
+cp "$deb" "$root/packages/first.deb"
+dpkg-deb -R "$deb" "$root/packages/next"
+first="$(dpkg-deb --field "$deb" Version)"
+sed -i "s/^Version: .*/Version: $first+next1/" "$root/packages/next/DEBIAN/control"
+dpkg-deb --root-owner-group -Znone --build "$root/packages/next" "$root/packages/next.deb" >/dev/null
+rm -rf "$root/packages/next"
+
+# -- install
+inside apt-get update -qq
+inside apt-get install -y -qq --no-install-recommends /packages/first.deb >"build/test-deb.log" 2>&1 ||
+  { tail -n 30 build/test-deb.log >&2; fail "apt-get install"; }
+[ "$(inside dpkg-query -W -f '${Status}' fisher-agent)" = "install ok installed" ] || fail "not installed"
+fact "installs with what the mirror has, without systemd"
+case "$(inside fisher-agent --version)" in
+  "fisher-agent "*) fact "$(inside fisher-agent --version)" ;;
+  *) fail "fisher-agent --version" ;;
+esac
+[ "$(inside stat -c %U:%G:%a /var/lib/fisher-agent /etc/fisher-agent /etc/fisher-agent/config.toml | tr '\n' ' ')" = \
+  "fisher-agent:fisher-agent:750 root:fisher-agent:750 root:fisher-agent:640 " ] || fail "owners and modes"
+fact "state belongs to the account, the configuration is its to read"
+[ ! -e "$root/etc/systemd/system/multi-user.target.wants/fisher-agent.service" ] || fail "the unit is enabled"
+said="$(inside runuser -u fisher-agent -- fisher-agent run 2>&1)" && fail "it runs without a configuration"
+case "$said" in
+  *"site: is required"*) fact "not enabled; started by hand it says: $(echo "$said" | head -n 1)" ;;
+  *) fail "the word on an unwritten configuration: $said" ;;
+esac
+# OpenVINO's plugin for Intel GPUs wants libOpenCL.so.1; the agent loads the one for the CPU.
+missing="$(inside sh -c 'for so in $(find /opt/fisher-agent -name "*.so*" -type f); do
+  LD_LIBRARY_PATH=$(find /opt/fisher-agent -name "*.so*" -type f -printf "%h\n" | sort -u | tr "\n" ":") ldd "$so" 2>/dev/null |
+    grep "not found" | sed "s|^|$so |"; done' | grep -v libopenvino_intel_gpu_plugin)" || true
+[ -z "$missing" ] || fail "libraries are missing: $missing"
+fact "every shared library finds what it needs"
+
+# -- the agent itself, as the account that the service has
+report="$(inside runuser -u fisher-agent -- env OMP_NUM_THREADS=1 fisher-agent demo --once --json 2>build/test-deb-demo.log)" ||
+  { tail -n 20 build/test-deb-demo.log >&2; fail "fisher-agent demo --once --json"; }
+echo "$report" | python3 -c 'import json, sys; json.load(sys.stdin)' || fail "the demo's report is no JSON: $report"
+fact "demo: $report"
+
+# -- configuration and state live through an upgrade
+printf 'site = "here"\nedge = "box"\n' >"$root/etc/fisher-agent/config.toml"
+inside runuser -u fisher-agent -- touch /var/lib/fisher-agent/kept
+inside apt-get install -y -qq --no-install-recommends /packages/next.deb >>build/test-deb.log 2>&1 || fail "upgrade"
+[ "$(inside dpkg-query -W -f '${Version}' fisher-agent)" = "$first+next1" ] || fail "not upgraded"
+grep -q 'site = "here"' "$root/etc/fisher-agent/config.toml" || fail "the upgrade overwrote the configuration"
+[ "$(inside stat -c %U:%G:%a /etc/fisher-agent/config.toml)" = root:fisher-agent:640 ] || fail "mode after the upgrade"
+[ -e "$root/var/lib/fisher-agent/kept" ] || fail "the upgrade deleted state"
+fact "an upgrade keeps configuration, its mode, and state"
+inside dpkg-reconfigure fisher-agent
+inside sh /var/lib/dpkg/info/fisher-agent.postinst configure "$first"
+fact "postinst may run again"
+
+# -- and a way back
+inside apt-get install -y -qq --allow-downgrades --no-install-recommends /packages/first.deb >>build/test-deb.log 2>&1 ||
+  fail "downgrade"
+inside fisher-agent --version >/dev/null || fail "the agent after the downgrade"
+fact "a downgrade works"
+
+# -- systemd: what the scripts ask of it, of a stand-in that says whether the service runs
+mkdir -p "$root/run/systemd/system"
+cat >"$root/usr/local/bin/systemctl" <<'STANDIN'
+#!/bin/sh
+echo "$*" >>/systemctl.log
+case "$*" in
+  *is-active*) [ -e /service-runs ] ;;
+  *is-enabled*) echo disabled ;;
+esac
+STANDIN
+chmod 0755 "$root/usr/local/bin/systemctl"
+standin() { inside env PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+standin dpkg -i /packages/next.deb >>build/test-deb.log 2>&1 || fail "upgrade with systemd, stopped"
+grep -Eq '(re)?start fisher-agent' "$root/systemctl.log" && fail "an upgrade started a service that was stopped"
+touch "$root/service-runs"
+standin dpkg -i /packages/next.deb >>build/test-deb.log 2>&1 || fail "upgrade with systemd, running"
+grep -q 'restart fisher-agent.service' "$root/systemctl.log" || fail "an upgrade left the old code running"
+grep -q 'stop fisher-agent.service' "$root/systemctl.log" && fail "an upgrade stopped the service early"
+fact "an upgrade restarts the service only where it was running"
+standin dpkg -r fisher-agent >>build/test-deb.log 2>&1 || fail "remove"
+grep -q 'stop fisher-agent.service' "$root/systemctl.log" || fail "a removal left the service running"
+fact "a removal stops it"
+
+# -- remove and purge
+[ -e "$root/var/lib/fisher-agent/kept" ] || fail "remove deleted state"
+[ -e "$root/etc/fisher-agent/config.toml" ] || fail "remove deleted the configuration"
+[ ! -e "$root/opt/fisher-agent" ] || fail "left behind: $(find "$root/opt/fisher-agent" | head -n 5)"
+fact "remove keeps state and configuration, and nothing of the program"
+echo secret >"$root/etc/fisher-agent/influx.token"
+inside dpkg --purge fisher-agent >>build/test-deb.log 2>&1 || fail "purge"
+inside dpkg --purge fisher-agent >>build/test-deb.log 2>&1 || fail "purge again"
+left="$(find "$root" -xdev -path "$root/packages" -prune -o -name '*fisher-agent*' ! -path '*/log/*' -print)"
+[ -z "$left" ] || fail "purge left $left"
+fact "purge deletes state, configuration and secrets"
