@@ -532,6 +532,33 @@ def test_the_ends_of_a_history_are_times(tmp_path: Path, value: str) -> None:
         assert (History(tmp_path).latest_ns("m"), History(tmp_path).earliest_ns("m")) == (0, 0)
 
 
+def test_a_schema_whose_damage_sqlite_cannot_name_in_utf_8_is_set_aside(tmp_path: Path) -> None:
+    """UnicodeDecodeError from sqlite3 itself, at every start."""
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        store.fault_code("m", "bearing")
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    body = (tmp_path / DATABASE).read_bytes()
+    name = body.index(b"tablefaultfault") + len(b"table")
+    (tmp_path / DATABASE).write_bytes(
+        body[:name] + b"fau\xfbt" + body[name + 5 :].replace(b"CREATE TABLE fault", b"CREATE TABL\xff fault")
+    )
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        assert "was damaged" in store.notes[0]
+
+
+def test_a_counter_that_is_endless_and_a_code_that_cannot_be_given_are_no_defects(tmp_path: Path) -> None:
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        change(tmp_path, "UPDATE counter SET value = 9e999 WHERE name = 'bytes'")
+        assert store.outbox_bytes > 10**6
+        change(
+            tmp_path, "CREATE TRIGGER lost AFTER INSERT ON fault BEGIN DELETE FROM fault; END"
+        )  # as a broken index does
+        with pytest.raises(BadFile, match="start the agent again"):
+            store.fault_code("m", "bearing")
+    assert (tmp_path / "state.db.suspect").exists()
+
+
 @pytest.mark.parametrize(("column", "value"), [("score", "'x'"), ("score", "9e999"), ("level", "9e999")])
 def test_a_score_that_is_no_number_does_not_hide_the_chart(tmp_path: Path, column: str, value: str) -> None:
     with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
