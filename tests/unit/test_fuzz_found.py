@@ -19,7 +19,7 @@ import safetensors.numpy
 import soundfile
 
 from alarming import raised
-from fakes import WINDOW, channel, machine, running
+from fakes import PRESS, WINDOW, channel, machine, running
 from fisher_agent import control
 from fisher_agent.bank import Bank
 from fisher_agent.bankfiles import BankFiles
@@ -33,6 +33,7 @@ from fisher_agent.files import read_many
 from fisher_agent.history import History
 from fisher_agent.jsontext import MAX_DEPTH, loads, shown
 from fisher_agent.keptrecordings import pack, unpack
+from fisher_agent.keptwaves import KeptWaves
 from fisher_agent.lifecycle import Alarm
 from fisher_agent.maintenance import Window
 from fisher_agent.page.charts import charts
@@ -197,6 +198,22 @@ def test_kept_waveforms_of_another_shape_are_damaged(shape: tuple[int, ...]) -> 
     arrays = safetensors.numpy.load(pack({"": running(seconds=1)}))
     with pytest.raises(BadFile, match="damaged"):
         unpack(safetensors.numpy.save({**arrays, "/vib/t_ns": np.zeros(shape, np.int64)}))
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2"])
+def test_kept_waveforms_of_a_type_that_numpy_has_not_are_damaged(tmp_path: Path, dtype: str) -> None:
+    size = 1 if dtype.startswith("F8") else 2
+    names = [f"/vib/{part}" for part in ("samples", "t_ns", "rate_hz", "length", "gap")]
+    header = {
+        name: {"dtype": dtype, "shape": [1], "data_offsets": [n * size, (n + 1) * size]} for n, name in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    path = tmp_path / "waveforms.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(5 * size))
+    with pytest.raises(BadFile, match="cannot be read"):
+        KeptWaves(path, machine=PRESS, window=WINDOW).moments([T_NS])
+    with pytest.raises(BadFile):
+        unpack(path.read_bytes())
 
 
 # -- recordings -------------------------------------------------------------------------------------------------------
