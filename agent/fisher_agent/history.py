@@ -117,7 +117,7 @@ class History:
                 db.text_factory = lenient
                 db.set_progress_handler(lambda: time.monotonic() > deadline_s, CHECK_EVERY)
                 yield db
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a sentence that names what is damaged
             if time.monotonic() > deadline_s:
                 raise Unavailable(f"the history took longer than {QUERY_S:.0f} s to read; ask for less") from error
             raise Unavailable(f"{self._path} cannot be read: {error}") from error

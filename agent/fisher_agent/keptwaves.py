@@ -39,7 +39,8 @@ class KeptWaves:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 index = _Index(file, self._machine, self._labels)
                 return {end_ns: found for end_ns in ends_ns if (found := self._cut(index, end_ns))}
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:  # of dtypes, too
+        # Of a dtype that numpy does not know safetensors raises AttributeError or TypeError.
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
             raise BadFile(f"the kept waveforms {self._path} cannot be read: {error}") from error
 
     def _cut(self, index: "_Index", end_ns: int) -> dict[str, Window]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from fisher_agent.errors import ConfigError, Unavailable
+from fisher_agent.errors import BadFile, ConfigError, Unavailable
 from fisher_agent.schema import migrate, refuse_newer
 
 DATABASE = "state.db"
@@ -72,7 +72,7 @@ def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL" if synchronous == "FULL" else "PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         connection.close()
         raise
     return connection
@@ -118,23 +118,24 @@ def _damage(path: Path) -> str | None:
                 return None
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             return None if verdict == "ok" else str(verdict)
+    except UnicodeDecodeError:  # of SQLite's own sentence, which names what is damaged
+        return "its schema is damaged"
     except sqlite3.DatabaseError as error:
-        if _is_damage(error) or "no such table" in str(error):
+        if is_damage(error) or "no such table" in str(error):
             return str(error)
         raise
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error means that the file cannot be trusted."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in DAMAGE
 
 
-def is_damage(error: sqlite3.Error, state_dir: Path) -> bool:
-    """Whether an error means that the file cannot be trusted; then the next start sets it aside."""
-    if not _is_damage(error):
-        return False
+def damaged(state_dir: Path, why: object) -> BadFile:
+    """The error of a database that cannot be trusted; the next start sets it aside."""
     with suppress(OSError):
         (state_dir / SUSPECT).touch()
-    return True
+    return BadFile(f"{state_dir / DATABASE} is damaged: {why}; start the agent again, it sets the file aside")
 
 
 def _set_aside(state_dir: Path) -> Path:
@@ -162,7 +163,7 @@ def _salvage(damaged: Path, connection: sqlite3.Connection) -> list[str]:
             with closing(sqlite3.connect(damaged)) as source:
                 source.text_factory = lenient
                 rows = source.execute(select).fetchall()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             lost.append(name)
         else:
             connection.executemany(insert, rows)

@@ -170,8 +170,7 @@ class Store:
     def peek(self, queue: Literal["mqtt"], limit: int) -> list[tuple[int, Message]]: ...
     def peek(self, queue: Queue, limit: int) -> list[tuple[int, str]] | list[tuple[int, Message]]:
         """The oldest of a queue with their ids, oldest first; they stay until one of the next two."""
-        # Cast, for one row of a damaged database must not stop a queue.
-        select = (
+        select = (  # cast, for one row of a damaged database must not stop a queue
             "SELECT id, CAST(payload AS BLOB), CAST(topic AS TEXT), CAST(qos AS INTEGER) & 1, retain FROM outbox "
             "WHERE queue = ? ORDER BY id LIMIT ?"
         )
@@ -201,7 +200,7 @@ class Store:
     @property
     def outbox_bytes(self) -> int:
         """Bytes held for all queues."""
-        return int(self._rows("SELECT sum(value) FROM counter WHERE name = 'bytes'")[0][0])
+        return int(self._rows("SELECT CAST(sum(value) AS INTEGER) FROM counter WHERE name = 'bytes'")[0][0])
 
     # Alarms, journal, history, codes.
 
@@ -219,9 +218,8 @@ class Store:
 
     def raised_since(self, t_ms: int, limit: int = 20_000) -> list[Alarm]:
         """Every alarm as it was annunciated since then, over all machines, oldest first."""
-        select = "SELECT body FROM journal ORDER BY id DESC LIMIT ?"
-        alarms = self._alarms_of(self._rows(select, limit))[::-1]
-        return [a for a in alarms if a.waiting and a.ts == a.ts_raised and a.ts >= t_ms]
+        rows = self._rows("SELECT body FROM journal ORDER BY id DESC LIMIT ?", limit)[::-1]
+        return [a for a in self._alarms_of(rows) if a.waiting and a.ts == a.ts_raised and a.ts >= t_ms]
 
     def _alarms_of(self, rows: Sequence[tuple[str]], then: str = "is left out") -> list[Alarm]:
         """The alarms in these rows; one damaged row must not keep the agent from starting, so it is only declared."""
@@ -231,15 +229,14 @@ class Store:
                 alarms.append(Alarm.from_json(body))
             except BadFile as error:
                 note = f"a stored alarm cannot be read and {then}: {error}"
-                self.notes += [note] if len(self.notes) < 20 and note not in self.notes else []
+                if note not in self.notes and len(self.notes) < 20:
+                    self.notes.append(note)
         return alarms
 
     def fault_code(self, machine: str, fault: str | None) -> int:
         """The code of a fault class of a machine, given at its first use and never reused; 0 for no fault."""
-        if not fault:
-            return 0
-        if fault == UNKNOWN_FAULT:
-            return UNKNOWN_FAULT_CODE
+        if not fault or fault == UNKNOWN_FAULT:
+            return UNKNOWN_FAULT_CODE if fault else 0
         known = self.fault_table(machine)
         if fault not in known:
             with self._writing(self._alarms) as db:
@@ -248,6 +245,8 @@ class Store:
                     (machine, fault, FIRST_FAULT_CODE, machine),
                 )
             known = self.fault_table(machine)
+        if fault not in known:  # its index says that it is there, its table that it is not
+            raise statedb.damaged(self.state_dir, f"no code can be given to fault {fault!r} of {machine}")
         return known[fault]
 
     def fault_table(self, machine: str) -> dict[str, int]:
@@ -359,14 +358,14 @@ class Store:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        path = self.state_dir / statedb.DATABASE
         try:
             yield
         except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
             raise
-        except sqlite3.Error as error:
-            if statedb.is_damage(error, self.state_dir):
-                raise BadFile(f"{path} is damaged: {error}; start the agent again, it sets the file aside") from error
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of SQLite's sentence about what is damaged
+            if isinstance(error, UnicodeDecodeError) or statedb.is_damage(error):
+                raise statedb.damaged(self.state_dir, error) from error
+            path = self.state_dir / statedb.DATABASE
             raise Unavailable(f"{path}: {error}; free space on its disk and check that it is writable") from error
 
 

@@ -1,12 +1,14 @@
 """`make fuzz ARGS="--inputs 1000000 --seed 1"`: feed every target and report what was found."""
 
 import argparse
+import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from random import Random
 
-from fuzz import campaign, guided
+from fuzz import campaign
 from fuzz.figures import as_markdown
 from fuzz.targets import TARGETS
 
@@ -28,7 +30,8 @@ def main() -> int:
         if len(targets) != 1:
             options.error("name one --target")
         if given.guided:
-            return guided.run(targets[0], minutes=given.minutes or 1.0, seed=given.seed)
+            again = [sys.executable, "-m", "fuzz.guided", targets[0].name, str(given.minutes or 1.0), str(given.seed)]
+            os.execv(sys.executable, again)
         sys.stdout.buffer.write(_input(targets[0], campaign.seeded(given.seed, given.input)))
         return 0
     print(f"{'target':20}{'inputs':>10}{'taken':>8}{'inputs/s':>10}{'worst ms':>10}{'peak MB':>9}{'findings':>10}")
@@ -58,8 +61,6 @@ def _say(result: campaign.Result) -> None:
 
 
 def _input(target: campaign.Target, rng: Random) -> bytes:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder, target.open(Path(folder)) as opened:
         return opened.make(rng)
 

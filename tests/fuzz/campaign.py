@@ -21,6 +21,7 @@ import structlog
 from fuzz.harness import Finding, Opened, Target, Watch, peak_bytes
 
 SHARED_BYTES = 16_000_000
+SHM = Path("/dev/shm")  # flushing to a disk would be most of the time
 HEAD = struct.Struct("<QQ")  # inputs begun, and the length of the latest
 STUCK_S = 60.0  # of one input, on whatever machine, before its process is killed
 MAX_FINDINGS = 50
@@ -63,11 +64,14 @@ def run(target: Target, *, inputs: int, seed: int, end_s: float = float("inf")) 
     while first < inputs and restarts < MAX_RESTARTS and len(result.findings) < MAX_FINDINGS:
         shared[: HEAD.size] = HEAD.pack(first, 0)
         here, there = fork.Pipe(duplex=False)
-        process = fork.Process(target=_work, args=(target, seed, range(first, inputs), end_s, shared, there))
-        process.start()
-        there.close()
-        ended = _watch(here, shared, result, process)
-        process.join()
+        # The folder is this process's, for one that is killed leaves what it made.
+        with tempfile.TemporaryDirectory(prefix="fuzz-", dir=SHM if SHM.is_dir() else None) as folder:
+            work = (target, Path(folder), seed, range(first, inputs), end_s, shared, there)
+            process = fork.Process(target=_work, args=work)
+            process.start()
+            there.close()
+            ended = _watch(here, shared, result, process)
+            process.join()
         if ended:
             break
         if process.exitcode is None or process.exitcode > 0:
@@ -106,10 +110,11 @@ def _watch(here: Connection, shared: mmap.mmap, result: Result, process: Any) ->
         return False
 
 
-def _work(target: Target, seed: int, numbers: range, end_s: float, shared: mmap.mmap, there: Connection) -> None:
+def _work(
+    target: Target, folder: Path, seed: int, numbers: range, end_s: float, shared: mmap.mmap, there: Connection
+) -> None:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[lambda *_: ""])
-    work = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=work) as folder, target.open(Path(folder)) as opened:
+    with target.open(folder) as opened:
         watch = Watch(target, opened)
         report = _Report(there, peak_bytes())
         known: set[tuple[str, str, str]] = set()

@@ -26,4 +26,10 @@ def as_markdown(report: dict[str, Any]) -> str:
             f"| {row['name']} | {row['inputs']} | {taken:.0%} | {row['per_s']:.0f} | {row['worst_s'] * 1000:.1f} | "
             f"{row['peak_mb']:.1f} | {len(row['findings'])} |"
         )
+    lines += [""] * bool(found)
+    lines += [
+        f"- {row['name']}: {finding['kind']} {finding['detail']} at {finding['where']}"
+        for row in report["targets"]
+        for finding in row["findings"]
+    ]
     return "\n".join([*lines, ""])

@@ -22,7 +22,7 @@ HANG_S = 1.0
 ROOM_BYTES, ROOM_TIMES = 64_000_000, 64
 AS_BYTES = 400_000_000  # beyond what the process has mapped when the target is open: arenas of threads count here, too
 PRODUCT = ("fisher_agent", "fisher_models")
-SHRINK_TRIES = 400
+SHRINK_TRIES, SHRINK_S = 400, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ class Watch:
         """The finding with as much of its input left out as does not change it."""
         if finding.kind not in ("exception", "warning"):
             return finding
-        tries = SHRINK_TRIES
+        tries, end_s = SHRINK_TRIES, time.monotonic() + SHRINK_S
         for size in _halves(len(finding.data)):
             at = 0
-            while at < len(finding.data) and tries:
+            while at < len(finding.data) and tries and time.monotonic() < end_s:
                 tries -= 1
                 shorter = finding.data[:at] + finding.data[at + size :]
                 found = self.attempt(shorter, finding.number).finding

@@ -19,7 +19,7 @@ import safetensors.numpy
 import soundfile
 
 from alarming import raised
-from fakes import WINDOW, channel, machine, running
+from fakes import PRESS, WINDOW, channel, machine, running
 from fisher_agent import control
 from fisher_agent.bank import Bank
 from fisher_agent.bankfiles import BankFiles
@@ -33,6 +33,7 @@ from fisher_agent.files import read_many
 from fisher_agent.history import History
 from fisher_agent.jsontext import MAX_DEPTH, loads, shown
 from fisher_agent.keptrecordings import pack, unpack
+from fisher_agent.keptwaves import KeptWaves
 from fisher_agent.lifecycle import Alarm
 from fisher_agent.maintenance import Window
 from fisher_agent.page.charts import charts
@@ -198,6 +199,22 @@ def test_kept_waveforms_of_another_shape_are_damaged(shape: tuple[int, ...]) -> 
     arrays = safetensors.numpy.load(pack({"": running(seconds=1)}))
     with pytest.raises(BadFile, match="damaged"):
         unpack(safetensors.numpy.save({**arrays, "/vib/t_ns": np.zeros(shape, np.int64)}))
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2"])
+def test_kept_waveforms_of_a_type_that_numpy_has_not_are_damaged(tmp_path: Path, dtype: str) -> None:
+    size = 1 if dtype.startswith("F8") else 2
+    names = [f"/vib/{part}" for part in ("samples", "t_ns", "rate_hz", "length", "gap")]
+    header = {
+        name: {"dtype": dtype, "shape": [1], "data_offsets": [n * size, (n + 1) * size]} for n, name in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    path = tmp_path / "waveforms.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(5 * size))
+    with pytest.raises(BadFile, match="cannot be read"):
+        KeptWaves(path, machine=PRESS, window=WINDOW).moments([T_NS])
+    with pytest.raises(BadFile):
+        unpack(path.read_bytes())
 
 
 # -- recordings -------------------------------------------------------------------------------------------------------
@@ -531,6 +548,33 @@ def test_the_ends_of_a_history_are_times(tmp_path: Path, value: str) -> None:
         store.add_scores([Score("m", T_NS, 0.5, 0.5, 0, 0, 0)])
         change(tmp_path, f"UPDATE score SET t_ns = {value}")
         assert (History(tmp_path).latest_ns("m"), History(tmp_path).earliest_ns("m")) == (0, 0)
+
+
+def test_a_schema_whose_damage_sqlite_cannot_name_in_utf_8_is_set_aside(tmp_path: Path) -> None:
+    """UnicodeDecodeError from sqlite3 itself, at every start."""
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        store.fault_code("m", "bearing")
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    body = (tmp_path / DATABASE).read_bytes()
+    name = body.index(b"tablefaultfault") + len(b"table")
+    (tmp_path / DATABASE).write_bytes(
+        body[:name] + b"fau\xfbt" + body[name + 5 :].replace(b"CREATE TABLE fault", b"CREATE TABL\xff fault")
+    )
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        assert "was damaged" in store.notes[0]
+
+
+def test_a_counter_that_is_endless_and_a_code_that_cannot_be_given_are_no_defects(tmp_path: Path) -> None:
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        change(tmp_path, "UPDATE counter SET value = 9e999 WHERE name = 'bytes'")
+        assert store.outbox_bytes > 10**6
+        change(
+            tmp_path, "CREATE TRIGGER lost AFTER INSERT ON fault BEGIN DELETE FROM fault; END"
+        )  # as a broken index does
+        with pytest.raises(BadFile, match="start the agent again"):
+            store.fault_code("m", "bearing")
+    assert (tmp_path / "state.db.suspect").exists()
 
 
 @pytest.mark.parametrize(("column", "value"), [("score", "'x'"), ("score", "9e999"), ("level", "9e999")])
