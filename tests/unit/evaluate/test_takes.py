@@ -116,5 +116,5 @@ def test_a_cut_without_extent_is_refused(values: tuple[float, float | None]) -> 
 def test_an_array_of_other_things_is_no_recording(tmp_path: Path) -> None:
     for array in (np.array(["a"]), np.zeros((2, 2, 2)), np.zeros(3, complex)):
         np.save(tmp_path / "a.npy", array)
-        with pytest.raises(RecordingError, match="must hold numbers"):
+        with pytest.raises(RecordingError, match="numbers"):
             _take(tmp_path / "a.npy").samples(0)
