@@ -45,8 +45,10 @@ test: setup
 ifdef ARGS
 	$(BIN)/pytest $(ARGS)
 else
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(SIDE_BY_SIDE)
-	$(BIN)/pytest $(addprefix --ignore=,$(SIDE_BY_SIDE))
+	@failed=0; set -x; \
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(SIDE_BY_SIDE) || failed=1; \
+	$(BIN)/pytest $(addprefix --ignore=,$(SIDE_BY_SIDE)) || failed=1; \
+	exit $$failed
 endif
 
 # Strange bytes into everything that reads bytes; ARGS="--inputs 10000000 --seed 1" is a long run.

@@ -2,9 +2,17 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """A command that ran in this process has set up the log for a stderr that was closed with its test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from integration.harness import BASE, MACHINE, Daemon, Hmi
 from integration.small import call, small_config
+from private import private
 from servers.influxdb import InfluxDB
 from servers.mosquitto import Mosquitto
 from servers.process import free_port
@@ -50,7 +51,7 @@ def with_acl(folder: Path, acl: str) -> Mosquitto:
     ],
 )
 def test_what_the_brokers_acl_allows_is_found_out(tmp_path: Path, acl: str, wrong: list[str], version: str) -> None:
-    (tmp_path / "password").write_text("f")
+    private(tmp_path / "password", "f")
     login = f'version = "{version}"\nusername = "fisher"\npassword_file = "{tmp_path}/password"'
     with with_acl(tmp_path, ACLS[acl]) as broker:
         config = small_config(tmp_path / "edge", broker_port=broker.port, mqtt=login)
@@ -106,7 +107,7 @@ def test_a_point_is_read_back_from_influxdb(tmp_path: Path, api: str) -> None:
 
 
 def test_who_may_only_write_is_told_that_the_point_was_accepted(tmp_path: Path) -> None:
-    (tmp_path / "password").write_text("w")
+    private(tmp_path / "password", "w")
     with Mosquitto(tmp_path) as broker, InfluxDB(tmp_path / "db", auth=True) as db:
         db.query("CREATE USER root WITH PASSWORD 'r' WITH ALL PRIVILEGES")
         for query in ("CREATE DATABASE plant", "CREATE USER w WITH PASSWORD 'w'", "GRANT WRITE ON plant TO w"):
@@ -118,7 +119,7 @@ def test_who_may_only_write_is_told_that_the_point_was_accepted(tmp_path: Path) 
         proof = links["influx"]["proof"]
         assert proof.startswith("a point was accepted by v1 (204), and could not be read back (")
         assert "InfluxQL: " in proof
-        (tmp_path / "password").write_text("wrong")
+        private(tmp_path / "password", "wrong")
         links, (problem,) = listened(config)
     assert "401" in problem and "password_file" in problem
     assert not links["influx"]["ok"] and links["influx"]["reached"]

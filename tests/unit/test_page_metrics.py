@@ -14,6 +14,7 @@ from fisher_agent.page import access
 from fisher_agent.page.exposition import CONTENT_TYPE, counter, gauge, render
 from fisher_agent.stages import Message, Point
 from pageplant import Plant, ask, running_plant
+from private import private
 
 MILL = "mill-01"
 TOKEN = "0123456789abcdef-a-token"
@@ -135,7 +136,7 @@ async def test_nothing_that_arrives_makes_another_series(plant: Plant) -> None:
 
 async def test_a_scraper_needs_the_token_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "FIRST_DELAY_S", 0.001)
-    (tmp_path / "token").write_text(TOKEN + "\n")
+    private(tmp_path / "token", TOKEN + "\n")
     async with running_plant(tmp_path, page=f'token_file = "{tmp_path}/token"') as locked:
         for headers in ({}, {"Authorization": "Bearer wrong-wrong-wrong"}, {"Authorization": f"Basic {TOKEN}"}):
             assert (await ask(locked.port, "/metrics", headers=headers)).status == 401
