@@ -19,6 +19,9 @@ DOCKERFILES = sorted(DOCKER.glob("Dockerfile*[!e]"))
 DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
 
 
+SERVICE_UID = re.search(r"^USER (\d+):", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)[1]  # type: ignore[index]
+
+
 def test_compose_has_the_four_parts() -> None:
     assert SERVICES.keys() == {"agent", "broker", "influxdb", "grafana"}
 
@@ -69,6 +72,10 @@ def test_the_agent_of_compose_knows_its_broker_and_its_database() -> None:
     assert config.influx.bucket == environment["DOCKER_INFLUXDB_INIT_BUCKET"]
     secrets = {line.split('"/run/secrets/')[1].rstrip('"') for line in text.splitlines() if "/run/secrets/" in line}
     assert secrets == set(SERVICES["agent"]["secrets"])
+    # The agent refuses what others may read, and those of the other containers are readable by all.
+    assert all(name.startswith("agent_") for name in secrets)
+    script = (DOCKER / "secrets.sh").read_text()
+    assert f"agent={SERVICE_UID}\n" in script and "install -m 0600" in script
     users = set(re.findall(r"^user (\S+)", (DEPLOY / "mosquitto" / "acl.example").read_text(), re.MULTILINE))
     assert {tomllib.loads(text)["mqtt"]["username"], tomllib.loads(text)["sources"][0]["username"]} <= users
     assert f"for user in {' '.join(sorted(users))}; do" in (DOCKER / "secrets.sh").read_text()
