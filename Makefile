@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := 2.13.0
-# These only compute, so they may share the cores; the others talk to real servers in real time and have them alone.
+# These only compute, so they may share the cores; the others talk to real servers in real time and have them alone, in a
+# process of their own, so that the crash of a library costs one test and names it.
 SIDE_BY_SIDE := tests/architecture tests/unit tests/contract tests/golden
 WORKERS ?= 2
 TOOLS  := build/tools
@@ -47,7 +48,7 @@ ifdef ARGS
 else
 	@failed=0; set -x; \
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(SIDE_BY_SIDE) || failed=1; \
-	$(BIN)/pytest $(addprefix --ignore=,$(SIDE_BY_SIDE)) || failed=1; \
+	$(BIN)/pytest --numprocesses 1 $(addprefix --ignore=,$(SIDE_BY_SIDE)) || failed=1; \
 	exit $$failed
 endif
 

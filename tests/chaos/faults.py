@@ -20,6 +20,7 @@ FLOOD_PER_S = 400  # messages, of 0.2 s each: 80 times what two sensors send
 SILENT_S = 2 * KEEPALIVE_S + 4
 HOUR_NS = 3600 * 10**9
 START_S = 60.0
+LOST_S = 2.0  # until the command notices that its agent is gone
 DAMAGED = 3  # the exit code
 
 
@@ -30,6 +31,8 @@ def killed(plant: Plant, rng: random.Random) -> None:
     time.sleep(rng.uniform(0.0, 4.0))
     plant.daemon.kill()
     if learning is not None:
+        time.sleep(LOST_S)
+        learning.send_signal(signal.SIGINT)  # one that found no agent to talk to listens by itself
         learning.communicate(timeout=60)
         assert learning.returncode != 0, "an enrolment ended well though the agent was killed under it"
     time.sleep(rng.uniform(0.0, 0.5))
@@ -150,7 +153,8 @@ def database_lies(plant: Plant, rng: random.Random) -> None:
     plant.to_db.answer(204)
     time.sleep(rng.uniform(2, 5))
     plant.to_db.open()
-    plant.lost_ms.append((began_ms - 60_000, time.time_ns() // 1_000_000))
+    # Sensors send a second at a time, so that their last sample is ahead of the clock.
+    plant.lost_ms.append((began_ms - 60_000, time.time_ns() // 1_000_000 + 2000))
 
 
 def disk_full(plant: Plant, rng: random.Random) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from integration.harness import BASE
 
 GROWN_BYTES = 60_000_000  # an enrolment's arenas and caches; a leak of every fault adds up to more
 GROWN_FILES = 12
+VISIBLE_S = 15.0  # VictoriaMetrics shows what it has taken a moment later
 
 
 def all_of_them(plant: Plant, before: Mapping[str, int]) -> None:
@@ -88,17 +90,19 @@ def every_score_is_stored_once(plant: Plant) -> int:
         judged = {(machine, t_ns // 1_000_000) for machine, t_ns in db.execute("SELECT machine, t_ns FROM score")}
         count = dict(db.execute("SELECT name, value FROM counter WHERE queue = 'influx'"))
     assert count["held"] == 0, f"{count['held']} points wait after a stop in peace"
-    found = [
-        (series["metric"]["machine"], t_ms)
-        for series in plant.db.series('{__name__="fisher_score_level"}', points=len(judged))
-        for t_ms in series["timestamps"]
-    ]
+    deadline = time.monotonic() + VISIBLE_S
+    while True:
+        found = [
+            (series["metric"]["machine"], t_ms)
+            for series in plant.db.series('{__name__="fisher_score_level"}')
+            for t_ms in series["timestamps"]
+        ]
+        if judged <= set(found) or time.monotonic() > deadline:
+            break
     assert len(found) == len(set(found)), "a score is stored twice"
     missing = sorted(judged - set(found), key=lambda score: score[1])
     unexplained = [m for m in missing if not any(a <= m[1] <= b for a, b in plant.lost_ms)]
-    assert len(unexplained) <= count["rejected"] + count["evicted"], (
-        f"{len(unexplained)} scores of {len(judged)} are lost"
-    )
+    assert len(unexplained) <= count["rejected"] + count["evicted"], f"of {len(judged)} scores are lost: {unexplained}"
     return len(judged)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from chaos.story import live
 
-FAULTS = ["killed", "network_cut", "disk_full", "many_at_once", "database_lies", "killed", "killed", "state_damaged"]
+FAULTS = ["killed", "network_cut", "disk_full", "many_at_once", "database_lies", "killed", "killed", "suspended"]
 
 
 @pytest.mark.slow
