@@ -89,6 +89,7 @@ class Judge:
     def _look(self, moment: Moment) -> _Looked:
         levels = levels_of(self.machine, moment)
         findings = {w.channel: self._sensor(w, levels[w.channel]) for w in moment.windows if w.channel in levels}
+        findings |= {c: Finding(*why) for c, why in moment.distrusted.items() if c in findings}
         speaking = believed(self.machine, levels, findings)
         running = is_running(self.machine, speaking, reference_rms=self._reference_rms)
         if not running:  # where all stands still, nothing tells a sensor that is unplugged

@@ -4,7 +4,7 @@ Pure but for the times it is given: `mono_s` is the monotonic clock (staleness, 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.codes import Level, Status
@@ -123,7 +123,15 @@ class LiveMachine:
         return self._stamped(self.gatherer.push(frame))
 
     def _stamped(self, moments: Sequence[Moment]) -> list[Moment]:
-        return [self.told.stamp(m, window=self._window, settle_s=self.config.settle_s) for m in moments]
+        stamped = (self.told.stamp(m, window=self._window, settle_s=self.config.settle_s) for m in moments)
+        if not (wrong := self._at_wrong_rates()):
+            return list(stamped)
+        return [replace(m, distrusted=wrong) for m in stamped]
+
+    def _at_wrong_rates(self) -> dict[str, tuple[Status, str]]:
+        """Channels whose samples are known to come at another rate: their spectra lie elsewhere than they seem to."""
+        standing = {channel: hearing.lasting.standing for channel, hearing in self._hearing.items()}
+        return {c: (f.status, f.text) for c, f in standing.items() if f.status is Status.RATE_MISMATCH}
 
     def judged(self, verdict: Verdict, *, fault_code: int) -> list[Transition]:
         """Take a verdict; returns the transitions of the alarm `anomaly`."""

@@ -59,6 +59,7 @@ class Moment:
     windows: tuple[Window, ...]
     mode: str = ""  # the operating mode that a tag says; "": none does
     settled: bool = True  # the tag did not change during the windows, nor so shortly before that it still counts
+    distrusted: Mapping[str, tuple[Status, str]] = field(default_factory=dict)  # channel -> what its stream shows of it
 
     @property
     def nbytes(self) -> int:

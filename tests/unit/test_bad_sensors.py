@@ -22,6 +22,7 @@ from fakes import (
 )
 from fisher_agent.alarms import MachineAlarms
 from fisher_agent.bank import Bank
+from fisher_agent.clock import ArrivalClock
 from fisher_agent.codes import Quality, Status
 from fisher_agent.config import ChannelConfig, Config, MachineConfig
 from fisher_agent.detect import Judge
@@ -371,6 +372,34 @@ def test_a_clock_that_is_off_is_a_bad_sensor_and_its_windows_count_all_the_same(
     heard(seen, 240, offset_s=60.0)
     assert seen.sensor_states() == {"vib": (Status.CLOCK_DRIFT, "its clock is 60.0 s ahead of this box's")}
     assert seen.statuses == {"vib": Status.CLOCK_DRIFT, "amp": Status.OK}
+
+
+def test_windows_of_a_channel_whose_rate_is_not_the_configured_one_do_not_score(bank: Bank) -> None:
+    """Where a format states no rate, it is counted; from then on the spectra are known to lie elsewhere."""
+    seen = live()
+    judge = Judge(PRESS, WINDOW, bank, frontend=FRONTEND)
+    pipeline = Pipeline(frontend=FRONTEND, judges={"press-07": judge}, embedder=FakeEmbedder())
+    long = {c: signal(c, 12.0, seed=9) for c in PRESS.channels}
+    clocks = {c: ArrivalClock(c.rate_hz) for c in PRESS.channels}
+    came: list[Moment] = []
+    for k in range(2400):  # blocks of a tenth of a second; a tenth more of vib arrives than is configured
+        mono_s, utc_ns = (k + 1) / 10, LATER_NS + (k + 1) * 10**8
+        for config, n in ((VIBRATION, 880), (CURRENT, 400)):
+            samples = np.take(long[config], k * n + np.arange(n), mode="wrap")
+            t_ns, gap = clocks[config].stamp(n, mono_ns=round(mono_s * 1e9), utc_ns=utc_ns)
+            frame = Frame("press-07", config.id, t_ns, config.rate_hz, samples, gap=gap)
+            came += seen.frame(frame, mono_s=mono_s, utc_ns=utc_ns)
+        seen.tick(mono_s=mono_s, utc_ns=utc_ns)
+    assert seen.sensor_states()["vib"][0] is Status.RATE_MISMATCH
+    assert not came[0].distrusted
+    assert came[-1].distrusted == {"vib": seen.sensor_states()["vib"]}
+    before, now = pipeline.process(came[:1]) + pipeline.process(came[-1:])
+    assert before.readings[0].ratio >= 0
+    vib, amp = now.readings
+    assert (vib.channel, vib.status, vib.ratio) == ("vib", Status.RATE_MISMATCH, -1.0)
+    assert amp.ratio >= 0
+    assert (now.running, now.quality) == (True, Quality.PARTIAL)
+    assert "vib is rate-mismatch" in now.note
 
 
 def test_another_stated_rate_is_a_bad_sensor_after_a_while() -> None:

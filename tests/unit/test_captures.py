@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from fisher_agent import durable
-from fisher_agent.captures import DOCUMENT, SCHEMA, Capture, CaptureFiles
+from fisher_agent.captures import DOCUMENT, SCHEMA, Capture, CaptureFiles, blocks_of
 from fisher_agent.durable import sha256
 from fisher_agent.errors import BadFile, Unavailable
 from fisher_agent.rawfiles import npz, pack, same_bits
+from fisher_agent.stages import Frame
 from fisher_agent.wire import scaled
 
 T0 = 1_795_000_000_000_000_000
@@ -201,3 +202,14 @@ def test_a_nearest_window_that_is_none_is_named(files: CaptureFiles) -> None:
     save(files, files=contents() | {"nearest-vib.npz": npz(samples=NEAREST.astype(np.float64), rate_hz=100.0)})
     with pytest.raises(BadFile, match="lacks float32 `samples`"):
         files.nearest("press", 7, "vib")
+
+
+def test_blocks_that_follow_on_are_one_and_gaps_and_snapshots_are_not() -> None:
+    def frames(*starts_ms: int, gap: int = -1) -> Iterator[Frame]:
+        for n, ms in enumerate(starts_ms):
+            yield Frame("m", "a", T0 + ms * 1_000_000, 1000.0, np.zeros(100, np.float32), gap=n == gap)
+
+    assert blocks_of(list(frames(0, 100, 200)), whole=False) == [(T0, 300, False)]
+    assert blocks_of(list(frames(0, 100, 200)), whole=True) == [(T0 + k * 100_000_000, 100, False) for k in range(3)]
+    assert blocks_of(list(frames(0, 100, 201)), whole=False) == [(T0, 200, False), (T0 + 201_000_000, 100, False)]
+    assert blocks_of(list(frames(0, 100, gap=1)), whole=False) == [(T0, 100, False), (T0 + 100_000_000, 100, True)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fisher_agent.alarms import MachineAlarms
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
 from fisher_agent.board import Board
-from fisher_agent.captures import Capture, CaptureFiles, blocks_of
+from fisher_agent.captures import Capture, CaptureFiles
 from fisher_agent.config import Config, MachineConfig, WindowConfig
 from fisher_agent.errors import BadFile, ConfigError, Unavailable
 from fisher_agent.evidence import unexplained
@@ -368,17 +368,6 @@ def test_an_alarm_is_open_while_it_is_active_or_nobody_has_seen_it(state: dict[s
     config = Config.model_validate({"site": "s", "edge": "e", "window": WINDOW})
     live = LiveMachine(machine(VIBRATION), config, lifecycle, mono_s=0.0)
     assert open_alarms({"press-07": live}) == ({("press-07", "4")} if is_open else set())
-
-
-def test_blocks_that_follow_on_are_one_and_gaps_and_snapshots_are_not() -> None:
-    def frames(*starts_ms: int, gap: int = -1) -> Iterator[Frame]:
-        for n, ms in enumerate(starts_ms):
-            yield Frame("m", "a", T0_NS + ms * 1_000_000, 1000.0, np.zeros(100, np.float32), gap=n == gap)
-
-    assert blocks_of(list(frames(0, 100, 200)), whole=False) == [(T0_NS, 300, False)]
-    assert blocks_of(list(frames(0, 100, 200)), whole=True) == [(T0_NS + k * S // 10, 100, False) for k in range(3)]
-    assert blocks_of(list(frames(0, 100, 201)), whole=False) == [(T0_NS, 200, False), (T0_NS + 201_000_000, 100, False)]
-    assert blocks_of(list(frames(0, 100, gap=1)), whole=False) == [(T0_NS, 100, False), (T0_NS + S // 10, 100, True)]
 
 
 async def test_a_capture_of_another_machine_or_rate_is_refused(tmp_path: Path) -> None:
