@@ -17,6 +17,7 @@ from fisher_agent.backends import constructor, distance, open_embedder, self_tes
 from fisher_agent.backends.standby import Standby, open_standby
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine, PastOf
+from fisher_agent.canary import watch_database
 from fisher_agent.config import Config, SourceConfig
 from fisher_agent.control import serve
 from fisher_agent.credentials import command_key
@@ -155,7 +156,15 @@ def build(config: Config, store: Store) -> Agent:
             open_plant=plant if mqtt else None,
             rebind=rebind,
             obey=partial(obey, signatures=signatures),
-            services=(serve, page.serve, watch_maintenance, watch_drift, refining.serve, rebuilding.serve),
+            services=(
+                serve,
+                page.serve,
+                watch_maintenance,
+                watch_drift,
+                watch_database,
+                refining.serve,
+                rebuilding.serve,
+            ),
         )
     )
 

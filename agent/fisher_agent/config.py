@@ -155,6 +155,7 @@ class InfluxConfig(Strict):
     token_file: Path | None = None
     ca_file: Path | None = None
     timeout_s: Annotated[float, Field(ge=0.5, le=120)] = 10.0
+    prove_every_s: Annotated[float, Field(ge=0, le=86400)] = 3600.0  # a point is read back; 0: never
 
     @field_validator("url")
     @classmethod

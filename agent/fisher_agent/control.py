@@ -106,6 +106,8 @@ async def _status(agent: Agent, _request: Request, _say: Say) -> dict[str, Any]:
     return {
         "status": "degraded" if agent.degradations() else "online",
         "degraded": agent.degradations(),
+        "links": agent.links.up,
+        "proofs": agent.links.proofs,
         "pid": os.getpid(),
         **agent.health(),
         "machines": {

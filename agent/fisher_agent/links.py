@@ -24,6 +24,8 @@ log = structlog.get_logger()
 class _Link:
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     problem: str = "not tried yet"
+    doubt: str = ""  # it is up, and does not do what it should
+    proof: str = ""  # what was last seen to work, or why nothing can be seen
 
 
 class Links:
@@ -36,13 +38,23 @@ class Links:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Link -> why it is down; links that are up are not in it."""
-        return {name: link.problem for name, link in self._links.items() if link.problem}
+        """Link -> why it is down, or not to be trusted; links that are well are not in it."""
+        return {name: why for name, link in self._links.items() if (why := link.problem or link.doubt)}
 
     @property
     def up(self) -> dict[str, bool]:
         """Every link -> whether it is connected."""
         return {name: not link.problem for name, link in self._links.items()}
+
+    @property
+    def proofs(self) -> dict[str, str]:
+        """Link -> what a round trip showed; only of links that were put to the proof."""
+        return {name: link.proof for name, link in self._links.items() if link.proof}
+
+    def proven(self, name: str, proof: str, *, doubt: str = "") -> None:
+        """Note what a round trip over a link showed, and what speaks against the link; nothing does by default."""
+        if link := self._links.get(name):
+            link.proof, link.doubt = proof, doubt
 
     def end(self) -> None:
         """From now on a failure is final: nothing is opened again."""

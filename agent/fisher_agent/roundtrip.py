@@ -90,33 +90,54 @@ async def prove_influx(config: InfluxConfig | None, names: Names) -> list[Proof]
     """Write one point of `fisher_check`, and read it back where the database lets us query."""
     if config is None:
         return []
+    try:
+        api, seen = await write_and_read(config, names)
+    except FisherError as failure:
+        return [Proof("influx", config.url, error=str(failure), reached="answered" in str(failure))]
+    if seen.by:
+        how = f"and read back by {seen.by}"
+    elif seen.refusals:
+        how = f"(204), and could not be read back ({seen.refusals})"
+    else:
+        how = f"(204), and a query did not show it within {VISIBLE_S:g} s"
+    return [Proof("influx", config.url, proof=f"a point was accepted by {api} {how}")]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Whether a point that the database accepted can be read back."""
+
+    by: str = ""  # the API that showed it
+    refusals: str = ""  # why none may be asked; with neither, it was asked and did not show the point
+
+
+async def write_and_read(config: InfluxConfig, names: Names) -> tuple[str, Seen]:
+    """Write one point of `fisher_check`; returns the API that took it and what a query showed.
+
+    Raises Unavailable where it is not accepted.
+    """
     value = secrets.randbelow(2**31)
     where = (("site", names.site), ("edge", names.edge))
     point = lines([Point(MEASUREMENT, where, (("value", value),), time.time_ns())])
-    try:
-        async with InfluxSink(config) as sink:
-            rejected = await sink.write(point)
-            api = sink.api
-    except FisherError as failure:
-        return [Proof("influx", config.url, error=str(failure), reached="answered" in str(failure))]
+    async with InfluxSink(config) as sink:
+        rejected = await sink.write(point)
+        api = sink.api
     if rejected.positions:
-        why = f"bucket {config.bucket!r} at {config.url} does not take a point: {rejected.reason}"
-        return [Proof("influx", config.url, error=why)]
-    return [Proof("influx", config.url, proof=f"a point was accepted by {api} {await _read_back(config, value)}")]
+        raise Unavailable(f"bucket {config.bucket!r} at {config.url} answered a point with {rejected.reason}")
+    return str(api), await _read_back(config, value)
 
 
-async def _read_back(config: InfluxConfig, value: int) -> str:
+async def _read_back(config: InfluxConfig, value: int) -> Seen:
     reader = ReadBack(config)
     deadline = time.monotonic() + VISIBLE_S
     try:
         while True:
             if by := await asyncio.to_thread(reader.found, MEASUREMENT, value):
-                return f"and read back by {by}"
+                return Seen(by=by)
             if not reader.answers:
-                why = "; ".join(f"{name}: {refusal}" for name, refusal in reader.refusals.items())
-                return f"(204), and could not be read back ({why})"
+                return Seen(refusals="; ".join(f"{name}: {why}" for name, why in reader.refusals.items()))
             if time.monotonic() > deadline:
-                return f"(204), and a query did not show it within {VISIBLE_S:g} s"
+                return Seen()
             await asyncio.sleep(POLL_S)
     finally:
         reader.close()

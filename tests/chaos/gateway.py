@@ -24,6 +24,7 @@ class Gateway:
         self._mode: Mode = "pass"
         self._delay_s = 0.0
         self._reply: bytes | None = None
+        self._only = b""  # the requests that are answered have this in their first line
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateway", daemon=True)
@@ -57,8 +58,12 @@ class Gateway:
         """Every piece takes so long."""
         self._delay_s, self._mode = delay_s, "slow"
 
-    def answer(self, status: int | None, *, headers: str = "") -> None:
-        """HTTP requests are answered with a status and do not reach the server; None: they are never answered."""
+    def answer(self, status: int | None, *, headers: str = "", only: str = "") -> None:
+        """HTTP requests are answered with a status and do not reach the server; None: they are never answered.
+
+        `only`: those whose first line contains it; the others reach the server.
+        """
+        self._only = only.encode()
         head = f"HTTP/1.1 {status} -\r\nContent-Length: 0\r\n{headers}\r\n"
         self._reply = None if status is None else head.encode()
         self._switch("answer")
@@ -124,10 +129,21 @@ class Gateway:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = LENGTH.search(head)
-            await reader.readexactly(int(length[1]) if length else 0)
+            body = await reader.readexactly(int(length[1]) if length else 0)
+            if self._only not in head.partition(b"\r\n")[0]:
+                await self._pass_one(head, body, writer)
+                return
             self.answered += 1
             if self._reply is None:
                 await reader.read()
                 return
             writer.write(self._reply)
             await writer.drain()
+
+    async def _pass_one(self, head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        """One request on a connection of its own; what comes back ends the client's, too."""
+        there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+        back.write(head[:-2] + b"Connection: close\r\n\r\n" + body)
+        writer.write(await there.read())
+        await writer.drain()
+        back.close()

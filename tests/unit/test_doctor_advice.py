@@ -55,7 +55,12 @@ def test_a_part_that_is_missing_takes_no_other_rule_with_it(missing: str) -> Non
         ("files/influx.token_file", {"mode": "0644", "readable": True}, "secret", "chmod"),
         ("files/influx.token_file", {"problem": "No such file or directory"}, "file", "path"),
         ("files/influx.token_file", {"mode": "0600", "readable": False}, "file", "chown"),
-        ("daemon/status/degraded", {"link influx": "answered 401"}, "not connected (link influx)", "check --connect"),
+        (
+            "daemon/status/degraded",
+            {"link influx": "answered 401"},
+            "a connection does not work (link influx)",
+            "check --connect",
+        ),
         (
             "daemon/status/degraded",
             {"bank press-07": "other bundle"},

@@ -28,7 +28,10 @@ class Advice:
 
 
 DEGRADED = {
-    "link": ("not connected", "`fisher-agent check --connect` tries every connection and says what each answers"),
+    "link": (
+        "a connection does not work",
+        "`fisher-agent check --connect` tries every connection and says what each answers",
+    ),
     "bank": ("a bank cannot be used", "the message names the command; until then the machine is not judged"),
     "broker": ("the broker refuses topics", "allow them in its ACL (deploy/mosquitto/acl.example)"),
     "state": ("the state cannot be written", "free space on the disk of state_dir, and check that it is writable"),

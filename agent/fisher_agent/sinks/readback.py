@@ -85,12 +85,10 @@ class ReadBack:
         (result,) = json.loads(self._ask("GET", f"/query?{urlencode(query)}"))["results"]
         if "error" in result:
             raise _Refused(str(result["error"])[:200])
-        return [
-            row[one["columns"].index("value")]
-            for one in result.get("series", ())
-            for row in one.get("values", ())
-            if "value" in one.get("columns", ())
-        ]
+        series = result.get("series", ())
+        if any(one.get("name") != measurement for one in series):
+            raise _Refused("it does not answer what was asked")  # VictoriaMetrics lists its databases, whatever that is
+        return [row[one["columns"].index("value")] for one in series for row in one.get("values", ())]
 
     def _export(self, measurement: str) -> Iterable[object]:
         match = {"match[]": f'{{__name__="{measurement}_value"}}', "start": "-1h"}
