@@ -104,8 +104,7 @@ class Ledger:
         """One verdict: its points, its state, and whatever transition it caused. Call `flush` after a batch."""
         code = await self._fault_code(verdict.machine, verdict.fault)
         severe, probation = live.alarms.anomaly.severe, live.probation
-        transitions = live.judged(verdict, fault_code=code)
-        live.judged_s = mono_s
+        transitions = live.judged(verdict, fault_code=code, mono_s=mono_s)
         self._shares.add(verdict)
         if live.probation is not probation:
             self._on_probation[verdict.machine] = live

@@ -65,6 +65,8 @@ class LiveMachine:
         self.offer = ""  # what came of the latest maintenance, for an operator
         self.drift: tuple[ModeDrift, ...] = ()  # of its normal state, as of the latest look
         self._window = config.window
+        window, silence_s = config.window, min(config.stale_after_s(c) for c in machine.channels)
+        self._patience_s = silence_s + window.length_s + 3 * window.hop_s + window.lateness_s
         self.probation: Probation | None = None
         self.verdict: Verdict | None = None
         self.verdicts = 0
@@ -133,9 +135,9 @@ class LiveMachine:
         standing = {channel: hearing.lasting.standing for channel, hearing in self._hearing.items()}
         return {c: (f.status, f.text) for c, f in standing.items() if f.status is Status.RATE_MISMATCH}
 
-    def judged(self, verdict: Verdict, *, fault_code: int) -> list[Transition]:
+    def judged(self, verdict: Verdict, *, fault_code: int, mono_s: float) -> list[Transition]:
         """Take a verdict; returns the transitions of the alarm `anomaly`."""
-        self.verdict = verdict
+        self.verdict, self.judged_s = verdict, mono_s
         self.verdicts += 1
         for hearing in self._hearing.values():
             hearing.absent += 1
@@ -208,11 +210,16 @@ class LiveMachine:
         for hearing in self._hearing.values():
             hearing.heard_s = mono_s
             hearing.feed.reset()
+        self.judged_s = mono_s
 
     @property
     def all_stale(self) -> bool:
         """Whether nothing at all is heard of this machine."""
         return all(h.stale for h in self._hearing.values())
+
+    def unjudged(self, *, mono_s: float) -> bool:
+        """Whether the latest verdict is older than it should ever be: three hops beyond the most patient silence."""
+        return self.verdict is not None and mono_s - self.judged_s > self._patience_s
 
     def status(self, channel: str) -> Status:
         """The one word for a channel: staleness first, then what its samples and its stream look like."""
@@ -269,7 +276,8 @@ class LiveMachine:
 
     def level(self, *, mono_s: float) -> Level:
         """The level to show: it rises at once and is held before it falls."""
-        now = Level.UNKNOWN if self.all_stale or self.verdict is None else self.alarms.level
+        known = self.verdict is not None and not self.all_stale and not self.unjudged(mono_s=mono_s)
+        now = self.alarms.level if known else Level.UNKNOWN
         falling = FALL_ORDER.index(now) < FALL_ORDER.index(self._shown)
         if now is not self._shown and not (falling and mono_s - self._shown_s < LEVEL_HOLD_S):
             self._shown, self._shown_s = now, mono_s

@@ -31,7 +31,7 @@ from fisher_agent.live import LiveMachine
 from fisher_agent.pace import Pace
 from fisher_agent.recorder import Recorder
 from fisher_agent.report import MS, Names, as_json
-from fisher_agent.service import Systemd
+from fisher_agent.service import Progress, Systemd
 from fisher_agent.serving import Serving, say
 from fisher_agent.sinks.influx import InfluxSink
 from fisher_agent.sinks.mqtt import PlantLink
@@ -49,7 +49,6 @@ BATCH_WINDOWS = 64
 TICK_S = 1.0
 REPUBLISH_S = 60.0
 REPORT_S = 10.0
-STALLED_S = 20.0  # a backlog that does not shrink for this long: stop feeding the watchdog
 FIRST_TRY_S = 12.0  # READY waits this long for the first connections to have been attempted
 COMPUTE_NICE = 5
 log = structlog.get_logger()
@@ -100,7 +99,7 @@ class Agent:
         self._delivery = Delivery(self.store, self.in_store, board=self.board, stats=self.stats)
         self.announce = self._delivery.announce  # wakes the sinks
         self._source_tasks: dict[str, asyncio.Task[None]] = {}
-        self._computed_s = time.monotonic()
+        self._progress = Progress(self._systemd)
         self._shown_to: PlantLink | None = None
 
     # -- used by the control socket and by commands -------------------------------------------------------------
@@ -299,7 +298,7 @@ class Agent:
             await self._serving.settle()
             moments = self.waiting.take(BATCH_WINDOWS, max_bytes=self._pace.max_bytes)
             if not moments:
-                self._computed_s = time.monotonic()
+                self._progress.made()
                 if self._drained.is_set():
                     return
                 await self._work.wait()
@@ -309,7 +308,7 @@ class Agent:
             began_s = time.monotonic()
             verdicts = await self._serving.process(self.pipeline, moments)
             self.account.in_hand = 0
-            now_s = self._computed_s = time.monotonic()
+            now_s = self._progress.made()
             self._pace.learn(sum(m.nbytes for m in moments), taken_s=now_s - began_s)
             for verdict in verdicts:
                 machine = self.machines.get(verdict.machine)
@@ -351,6 +350,7 @@ class Agent:
             if now_s - last_s > 5 * TICK_S:  # the box was suspended: silence in between proves nothing
                 for machine in self.machines.values():
                     machine.resume(mono_s=now_s)
+                self._progress.made()
             last_s = now_s
             flood = self.ledger.performance.flood(utc_ns // MS)
             for machine in list(self.machines.values()):
@@ -373,8 +373,7 @@ class Agent:
                 republished_s = now_s
                 self.board.renew()
             self.announce()
-            if now_s - self._computed_s < STALLED_S or not self.waiting.backlog.waiting:
-                self._systemd.tell("WATCHDOG=1", *self._serving.for_systemd)
+            self._progress.tell(*self._serving.for_systemd, waiting=bool(self.waiting.backlog.waiting))
 
     def _watched(self, machine: LiveMachine) -> bool:
         return self.machines.get(machine.config.id) is machine

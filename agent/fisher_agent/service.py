@@ -3,12 +3,19 @@
 import ctypes
 import os
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
+STALLED_S = 20.0  # a backlog that does not shrink for this long: stop feeding the watchdog
+GIVE_UP_S = 60.0  # systemd has acted by then; where nobody watches over us we end by ourselves
+GAVE_UP = 1  # the exit code
 MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8  # <malloc.h>
 PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 HEAP = {MMAP_THRESHOLD: 1 << 20, TRIM_THRESHOLD: 8 << 20, ARENA_MAX: 2}
+log = structlog.get_logger()
 
 
 class Systemd:
@@ -30,6 +37,31 @@ class Systemd:
                 channel.sendto("\n".join(lines).encode(), address)
         except OSError:
             return
+
+
+class Progress:
+    """Whether the thread that computes gets on. A native call that hangs cannot be cancelled, only ended with all."""
+
+    def __init__(self, systemd: Systemd) -> None:
+        self._systemd = systemd
+        self._made_s = time.monotonic()
+
+    def made(self) -> float:
+        """A batch is done, or there is nothing to do. Returns the time (monotonic)."""
+        self._made_s = time.monotonic()
+        return self._made_s
+
+    def tell(self, *lines: str, waiting: bool) -> None:
+        """Once a second: feed the watchdog, unless work waits and none is done; after a minute of that, end.
+
+        A container's engine, or a start by hand, has no watchdog: there an agent that hangs would look alive for ever.
+        """
+        stalled_s = time.monotonic() - self._made_s if waiting else 0.0
+        if stalled_s < STALLED_S:
+            self._systemd.tell("WATCHDOG=1", *lines)
+        elif stalled_s > GIVE_UP_S:
+            log.critical("stalled", seconds=round(stalled_s), meaning="the model does not answer; the agent ends")
+            os._exit(GAVE_UP)
 
 
 def rss_bytes() -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from chaos.plant import ILL, KEEPALIVE_S, STALE_S, WELL, Plant
+from fisher_agent.service import GIVE_UP_S
 from fisher_agent.wire import encode
 from integration.harness import BASE, environment
 
@@ -22,6 +23,8 @@ HOUR_NS = 3600 * 10**9
 START_S = 60.0
 LOST_S = 2.0  # until the command notices that its agent is gone
 DAMAGED = 3  # the exit code
+FAILED = 1
+FILLERS = 15_000  # points: more than a megabyte
 
 
 def killed(plant: Plant, rng: random.Random) -> None:
@@ -290,6 +293,88 @@ def memory_wanted(plant: Plant, rng: random.Random) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
 
 
+def backend_gives_nan(plant: Plant, rng: random.Random) -> None:
+    """The model answers with what is no number: the agent ends, says why, and does not start while that lasts."""
+    plant.rig(backend="nan")
+    assert plant.daemon.wait(timeout_s=30) == FAILED
+    assert "not finite" in plant.daemon.tail()
+    plant.daemon.launch()
+    assert plant.daemon.wait(timeout_s=START_S) != 0
+    plant.rig()
+    plant.daemon.launch()
+
+
+def backend_fails_its_self_test(plant: Plant, rng: random.Random) -> None:
+    """The model answers with something else than its bundle says: nothing is judged by it."""
+    assert plant.daemon.stop() == 0
+    plant.rig(backend="wrong")
+    heard = plant.scores(WELL)
+    plant.daemon.launch()
+    assert plant.daemon.wait(timeout_s=START_S) != 0
+    assert plant.scores(WELL) == heard
+    plant.rig()
+    plant.daemon.launch()
+
+
+def backend_hangs(plant: Plant, rng: random.Random) -> None:
+    """The model does not answer any more: an HMI is told that nothing is known, and the agent ends by itself."""
+    told = plant.hmi.count(f"{BASE}/{WELL}/level")
+    plant.rig(backend="hang")
+    plant.hmi.wait_for(f"{BASE}/{WELL}/level", lambda level: level == b"-1", after=told, timeout_s=STALE_S + 20)
+    assert plant.daemon.wait(timeout_s=GIVE_UP_S + 20) == FAILED
+    assert "the model does not answer" in plant.daemon.tail()
+    plant.rig()
+    plant.daemon.launch()
+
+
+def clock_unset(plant: Plant, rng: random.Random) -> None:
+    """The box starts in 1972, as one without a battery does: judged all the same, points wait for the time."""
+    assert plant.daemon.stop() == 0
+    plant.rig(clock_off_s=-1.7e9)
+    plant.daemon.start()
+    heard = plant.scores(WELL)
+    plant.hmi.wait_for(f"{BASE}/{WELL}/score", after=heard + 3)
+    plant.hmi.wait_for(f"{BASE}/status", lambda word: word == b"degraded", after=plant.hmi.count(f"{BASE}/status") - 1)
+    written = plant.counter("influx", "written")
+    time.sleep(rng.uniform(2, 5))
+    assert plant.counter("influx", "written") == written, "points went out with a time that is none"
+    plant.rig()
+
+
+def clock_steps(plant: Plant, rng: random.Random) -> None:
+    """The box's clock steps by a minute to a day, and back."""
+    plant.rig(clock_off_s=rng.choice([-1, 1]) * rng.uniform(60, 86_400))
+    time.sleep(rng.uniform(3, 10))
+    plant.rig()
+
+
+def sensor_clock_drifts(plant: Plant, rng: random.Random) -> None:
+    """A sensor's clock runs off by some milliseconds with every block, and is set again."""
+    outlet = plant.outlets[WELL]
+    outlet.drift_ns = rng.choice([-1, 1]) * rng.randrange(10**5, 5 * 10**6)
+    time.sleep(rng.uniform(5, 10))
+    outlet.drift_ns = outlet.clock_off_ns = 0
+
+
+def outbox_overflows(plant: Plant, rng: random.Random) -> None:
+    """The database is away for longer than the outbox holds: the oldest points go, counted, and nothing else."""
+    plant.to_db.cut()
+    assert plant.daemon.stop() == 0
+    before = plant.counter("influx", "evicted")
+    plant.fill_outbox(FILLERS)
+    text = plant.config.read_text()
+    plant.config.write_text(text + "\n[outbox]\nmax_mb = 1\n")
+    plant.daemon.start()
+    plant.hmi.wait_for(f"{BASE}/{WELL}/score", after=plant.scores(WELL) + 5)
+    evicted = plant.counter("influx", "evicted") - before
+    assert 0 < evicted < FILLERS, "the oldest points are those that filled it"
+    plant.evicted_fillers += evicted
+    assert plant.daemon.stop() == 0
+    plant.config.write_text(text)
+    plant.to_db.open()
+    plant.daemon.launch()
+
+
 def many_at_once(plant: Plant, rng: random.Random) -> None:
     """The network is cut, the database hangs and the agent is killed."""
     timer = threading.Timer(rng.uniform(0.5, 3), plant.to_broker.open)
@@ -308,6 +393,7 @@ FAULTS: Mapping[str, Fault] = {
         killed, suspended, broker_stopped, broker_without_memory, broker_frozen, network_cut, network_half_open,
         network_slow, database_down, database_refuses, database_finds_it_too_large, database_hangs, database_lies,
         disk_full, sensor_sends_twice, sensor_swaps, sensor_clock_steps, machine_silent, flooded, configuration_broken,
-        state_damaged, bank_damaged, measured_anew, memory_wanted, many_at_once,
+        state_damaged, bank_damaged, measured_anew, memory_wanted, backend_gives_nan, backend_fails_its_self_test,
+        backend_hangs, clock_unset, clock_steps, sensor_clock_drifts, outbox_overflows, many_at_once,
     )
 }  # fmt: skip

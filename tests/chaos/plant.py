@@ -16,8 +16,12 @@ from typing import Any, Self
 import numpy as np
 
 from chaos.gateway import Gateway
+from chaos.rigged import FILE
+from fisher_agent import durable
 from fisher_agent.sources.synthetic import RotatingMachine
-from integration.harness import BASE, Daemon, Hmi, MqttOutlet, Sensors, cli, write_config
+from fisher_agent.stages import Point
+from fisher_agent.store import Store
+from integration.harness import BASE, SITE, Daemon, Hmi, MqttOutlet, Sensors, cli, write_config
 from servers.mosquitto import Mosquitto
 from servers.victoria import VictoriaMetrics
 
@@ -53,13 +57,14 @@ class FieldOutlet(MqttOutlet):
     def __init__(self, port: int) -> None:
         super().__init__(port)
         self.twice = self.swapped = self.muted = False
-        self.clock_off_ns = 0
+        self.clock_off_ns = self.drift_ns = 0  # the latter with every message
         self._held: tuple[str, bytes] | None = None
 
     def send(self, topic: str, payload: bytes) -> None:
         """Publish one message, or what is left of it."""
         if self.muted:
             return
+        self.clock_off_ns += self.drift_ns
         if self.clock_off_ns:
             (t_ns,) = struct.unpack_from("<q", payload, 8)
             payload = payload[:8] + struct.pack("<q", t_ns + self.clock_off_ns) + payload[16:]
@@ -85,6 +90,7 @@ class Plant:
         self.to_db = Gateway(self.db.port)
         self.lost_ms: list[tuple[int, int]] = []  # points of these times may be missing: a database lied about them
         self.journal_from: dict[tuple[str, str], int] = {}  # alarm -> seq before a database of ours was set aside
+        self.evicted_fillers = 0  # points of no machine that had to go
         self.hmi_missed = False  # whether it was away from the broker at any time
         self.config = write_config(
             folder,
@@ -95,7 +101,7 @@ class Plant:
             extra="[capture]\nbefore_s = 2.0\nafter_s = 1.0\nmax_mb = 4.0",
             mqtt=f"keepalive_s = {KEEPALIVE_S}",
         )
-        self.daemon = Daemon(self.config)
+        self.daemon = Daemon(self.config, module="chaos.rigged")
         self._machines = {
             name: RotatingMachine(name, seed=seed + n, channels=(("vib", "vibration", float(RATE_HZ)),))
             for n, name in enumerate((WELL, ILL))
@@ -128,6 +134,17 @@ class Plant:
     def state_dir(self) -> Path:
         """Where the agent keeps all that it must not lose."""
         return self.folder / "state"
+
+    def rig(self, **how: str | float) -> None:
+        """Set what is rigged in the agent's box (`chaos.rigged`); without arguments: nothing is."""
+        durable.write(self.folder / FILE, json.dumps(how).encode())
+
+    def fill_outbox(self, n: int) -> None:
+        """Let so many points of no machine wait for the database, while the agent is down."""
+        t_ns = time.time_ns() - 3600 * 10**9
+        points = [Point("filler", (("site", SITE),), (("value", 1.0),), t_ns + k * 10**6) for k in range(n)]
+        with Store.open(self.state_dir, max_outbox_bytes=10**9) as store:
+            store.add_points(points)
 
     def ill(self, now: bool) -> None:
         """Let the fault of the machine that has one begin, or be mended."""

@@ -23,6 +23,8 @@ from fisher_agent.sources.synthetic import RotatingMachine
 from fisher_agent.stages import Frame
 from fisher_agent.wire import encode
 
+TESTS = Path(__file__).resolve().parent.parent
+AGENT = "fisher_agent.cli"
 SITE, EDGE, MACHINE = "plant1", "edge-1", "mill-01"
 BASE = f"fisher/v1/{SITE}/{EDGE}"
 MILL = """
@@ -120,8 +122,10 @@ class Daemon:
     It can be started again after `stop` or `kill`; `events` are those of the present life, the file holds all.
     """
 
-    def __init__(self, config: Path, *, log: Path | None = None) -> None:
+    def __init__(self, config: Path, *, log: Path | None = None, module: str = AGENT) -> None:
+        """`module` is what `python -m` runs: the agent's command line, or something that ends in it."""
         self.config = config
+        self._module = module
         self.log = log or config.with_name("daemon.log")
         self.events: list[dict[str, Any]] = []
         self._news = threading.Condition()
@@ -152,11 +156,11 @@ class Daemon:
         self.events = []
         self._over = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fisher_agent.cli", "run", "--config", str(self.config)],
+            [sys.executable, "-m", self._module, "run", "--config", str(self.config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=environment(),
+            env=environment() | ({} if self._module == AGENT else {"PYTHONPATH": str(TESTS)}),
         )
         self._pump = threading.Thread(target=self._read, name="daemon log", daemon=True)
         self._pump.start()

@@ -271,7 +271,7 @@ def watched(
     """The machine after all of it, and after which verdicts a sensor counted as bad."""
     seen, bad = live(config), []
     for n, verdict in enumerate(verdicts(bank, parts, config)[0]):
-        seen.judged(verdict, fault_code=0)
+        seen.judged(verdict, fault_code=0, mono_s=0.0)
         if seen.sensor_states():
             bad.append(n)
     return seen, bad

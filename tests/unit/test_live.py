@@ -46,7 +46,7 @@ def verdict(score: float = 0.5, *, t_s: float = 0.0, **changes: object) -> Verdi
 
 def raised(live: LiveMachine, *, mono_s: float, score: float = 1.5) -> None:
     for n in range(3):
-        live.judged(verdict(score, t_s=n), fault_code=0)
+        live.judged(verdict(score, t_s=n), fault_code=0, mono_s=mono_s)
         live.level(mono_s=mono_s)
 
 
@@ -79,7 +79,7 @@ def test_a_channel_that_is_heard_again_clears_its_alarm() -> None:
     moves = live.tick(mono_s=20.5, utc_ns=UTC_NS)
     assert [(m.alarm.alarm, m.alarm.state) for m in moves] == [("stale-vib", State.RTNUN)]
     assert not live.all_stale
-    back = live.judged(verdict(), fault_code=0)
+    back = live.judged(verdict(), fault_code=0, mono_s=0.0)
     assert [(m.alarm.alarm, m.alarm.state) for m in back] == [("anomaly", State.NORM)]
 
 
@@ -126,22 +126,22 @@ def test_when_all_are_silent_the_last_grid_times_are_judged_as_they_are() -> Non
 
 def test_a_level_rises_at_once() -> None:
     live = machine()
-    live.judged(verdict(0.5), fault_code=0)
+    live.judged(verdict(0.5), fault_code=0, mono_s=100.0)
     assert live.level(mono_s=100.0) is Level.NORMAL
-    live.judged(verdict(1.5, t_s=1), fault_code=0)
+    live.judged(verdict(1.5, t_s=1), fault_code=0, mono_s=100.0)
     assert live.level(mono_s=100.1) is Level.ADVISORY
-    live.judged(verdict(1.5, t_s=2), fault_code=0)
-    live.judged(verdict(1.5, t_s=3), fault_code=0)
+    live.judged(verdict(1.5, t_s=2), fault_code=0, mono_s=100.0)
+    live.judged(verdict(1.5, t_s=3), fault_code=0, mono_s=100.0)
     assert live.level(mono_s=100.2) is Level.ALARM
-    live.judged(verdict(2.5, t_s=4), fault_code=0)
+    live.judged(verdict(2.5, t_s=4), fault_code=0, mono_s=100.0)
     assert live.level(mono_s=100.3) is Level.SEVERE
 
 
 def test_a_level_is_held_before_it_falls_for_hmis_look_every_three_seconds() -> None:
     live = machine()
-    live.judged(verdict(1.5), fault_code=0)
+    live.judged(verdict(1.5), fault_code=0, mono_s=100.0)
     assert live.level(mono_s=100.0) is Level.ADVISORY
-    live.judged(verdict(0.5, t_s=1), fault_code=0)
+    live.judged(verdict(0.5, t_s=1), fault_code=0, mono_s=100.0)
     assert live.level(mono_s=100.0 + LEVEL_HOLD_S - 0.1) is Level.ADVISORY
     assert live.level(mono_s=100.0 + LEVEL_HOLD_S) is Level.NORMAL
     assert LEVEL_HOLD_S >= 5
@@ -151,7 +151,7 @@ def test_a_level_that_comes_back_while_it_is_held_does_not_flutter() -> None:
     live = machine()
     shown = []
     for n in range(20):
-        live.judged(verdict(1.5 if n % 2 else 0.5, t_s=n), fault_code=0)
+        live.judged(verdict(1.5 if n % 2 else 0.5, t_s=n), fault_code=0, mono_s=100.0 + n)
         shown.append(live.level(mono_s=100.0 + n))
     assert shown[1:] == [Level.ADVISORY] * 4 + shown[5:]
     changes = [n for n in range(1, 20) if shown[n] is not shown[n - 1]]
@@ -162,7 +162,7 @@ def test_a_level_that_comes_back_while_it_is_held_does_not_flutter() -> None:
 def test_nothing_judged_yet_is_unknown_and_not_normal() -> None:
     live = machine()
     assert live.level(mono_s=0.0) is Level.UNKNOWN
-    live.judged(verdict(enrolled=False, quality=Quality.BAD), fault_code=0)
+    live.judged(verdict(enrolled=False, quality=Quality.BAD), fault_code=0, mono_s=0.0)
     assert live.level(mono_s=1.0) is Level.UNKNOWN
 
 
@@ -174,10 +174,29 @@ def test_a_silent_machine_is_unknown_even_if_its_alarm_was_active() -> None:
     assert live.level(mono_s=STALE_S + 1) is Level.UNKNOWN
 
 
+def test_a_machine_that_is_heard_and_not_judged_any_more_is_unknown_until_it_is() -> None:
+    live = machine()
+    live.judged(verdict(), fault_code=0, mono_s=0.0)
+    hear(live, mono_s=0.0)
+    assert live.level(mono_s=10.0) is Level.NORMAL
+    for second in range(1, 16):
+        hear(live, mono_s=float(second), t_ns=T0_NS + second * 10**9)
+        hear(live, mono_s=float(second), t_ns=T0_NS + second * 10**9, channel="amp")
+        live.tick(mono_s=float(second), utc_ns=UTC_NS)
+    assert not live.all_stale
+    assert live.level(mono_s=13.0) is Level.NORMAL, "silence, a window, three hops, the lateness"
+    assert live.level(mono_s=15.0) is Level.UNKNOWN
+    live.judged(verdict(t_s=15.0), fault_code=0, mono_s=15.5)
+    assert live.level(mono_s=25.0) is Level.NORMAL
+    assert live.unjudged(mono_s=40.0)
+    live.resume(mono_s=40.0)
+    assert not live.unjudged(mono_s=40.0), "the box slept"
+
+
 def test_a_stopped_machine_keeps_its_level() -> None:
     live = machine()
     raised(live, mono_s=0.0)
-    live.judged(verdict(0.0, t_s=9, running=False), fault_code=0)
+    live.judged(verdict(0.0, t_s=9, running=False), fault_code=0, mono_s=60.0)
     assert live.level(mono_s=60.0) is Level.ALARM
 
 
@@ -185,7 +204,11 @@ def test_the_word_for_a_channel_is_the_gravest_thing_known_of_it() -> None:
     live = machine()
     hear(live, mono_s=0.0)
     hear(live, mono_s=0.0, channel="amp")
-    live.judged(verdict(readings=(reading("vib", flat=True, clipped=True), reading("amp", clipped=True))), fault_code=0)
+    live.judged(
+        verdict(readings=(reading("vib", flat=True, clipped=True), reading("amp", clipped=True))),
+        fault_code=0,
+        mono_s=0.0,
+    )
     assert live.statuses == {"vib": Status.FLAT, "amp": Status.CLIPPED}
     hear(live, mono_s=0.0, t_ns=T0_NS + 5_000_000_000)
     assert live.status("vib") is Status.GAP
@@ -206,17 +229,17 @@ def test_inputs_say_how_far_a_clock_is_off() -> None:
 def test_a_channel_that_is_heard_but_never_judged_does_not_look_ok() -> None:
     live = machine()
     both, one = (reading("vib"), reading("amp")), (reading("vib"),)
-    live.judged(verdict(readings=both), fault_code=0)
+    live.judged(verdict(readings=both), fault_code=0, mono_s=0.0)
     for n in range(2):
-        live.judged(verdict(t_s=n + 1, readings=one), fault_code=0)
+        live.judged(verdict(t_s=n + 1, readings=one), fault_code=0, mono_s=0.0)
     assert live.status("amp") is Status.OK, "a lost block or two is no reason"
-    live.judged(verdict(t_s=3, readings=one), fault_code=0)
+    live.judged(verdict(t_s=3, readings=one), fault_code=0, mono_s=0.0)
     assert live.statuses == {"vib": Status.OK, "amp": Status.GAP}
-    live.judged(verdict(t_s=4, readings=both), fault_code=0)
+    live.judged(verdict(t_s=4, readings=both), fault_code=0, mono_s=0.0)
     assert live.status("amp") is Status.OK
 
 
 def test_a_verdict_from_before_a_reload_that_took_a_channel_out_is_taken() -> None:
     live = machine()
-    live.judged(verdict(readings=(reading("vib"), reading("gone"))), fault_code=0)
+    live.judged(verdict(readings=(reading("vib"), reading("gone"))), fault_code=0, mono_s=0.0)
     assert live.verdicts == 1

@@ -81,18 +81,9 @@ class Overview:
             "fault_confidence": finite(verdict.fault_confidence) if verdict is not None else 0.0,
             "top_channel": top.channel if top else "",
             "top_share": finite(top.contribution) if top else 0.0,
-            "stale": (level is Level.UNKNOWN and live.all_stale) or self._old(live, now_s),
+            "stale": (level is Level.UNKNOWN and live.all_stale) or live.unjudged(mono_s=now_s),
             "channels": {channel: str(word) for channel, word in live.statuses.items()},
         }
-
-    def _old(self, live: LiveMachine, now_s: float) -> bool:
-        """Whether the latest verdict is older than it should ever be: three hops beyond the most patient silence."""
-        if live.verdict is None:
-            return False
-        config = self._agent.config
-        patience_s = min(config.stale_after_s(c) for c in live.config.channels)
-        window = config.window
-        return now_s - live.judged_s > patience_s + window.length_s + 3 * window.hop_s + window.lateness_s
 
 
 def finite(value: Scalar) -> Scalar | None:
