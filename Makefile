@@ -10,7 +10,7 @@ WORKERS ?= 2
 TOOLS  := build/tools
 ARCH   ?= $(shell dpkg --print-architecture)
 
-.PHONY: setup check fix test fuzz chaos gpu demo bench wheel lock wheelhouse deb deb-test sbom audit clean
+.PHONY: setup check fix test fuzz chaos soak gpu demo bench wheel lock wheelhouse deb deb-test sbom audit clean
 .DEFAULT_GOAL := demo
 
 # The runtime alone (no torch): enough for `make demo`.
@@ -73,6 +73,10 @@ chaos: setup
 	sh tools/install-test-servers.sh
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
+soak: setup
+	sh tools/install-test-servers.sh
+	PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
+
 wheel: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
@@ -99,7 +103,7 @@ deb:
 
 # As root; apart from `make test` because it makes a Debian of its own first.
 deb-test:
-	tools/test_deb.sh
+	tools/test_deb.sh $(ARGS)
 
 # dist/fisher-agent.cdx.json (CycloneDX): what an installation on this machine has, with licences. It installs the
 # wheelhouse into build/sbom as a box would.

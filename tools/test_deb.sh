@@ -1,13 +1,20 @@
 #!/bin/sh
 # The package's whole life in a fresh Debian: install, run, edit, upgrade, downgrade, remove, purge.
 #
-# Usage: tools/test_deb.sh [DEB]         the newest in dist/ unless named; needs root, debootstrap and a Debian mirror
+# Usage: tools/test_deb.sh [--from OLD.deb] [DEB]
 #
+# DEB is the newest in dist/ unless named. With --from the upgrade is from that package, which enrols a machine and watches
+# it, to DEB; without it, from DEB to itself under a higher number. Needs root, debootstrap and a Debian mirror.
 # SUITE (bookworm) must have the Python that the package was built for. The base system is kept in build/ for the next run.
 # shellcheck disable=SC2012,SC2016  # the names are our own; single quotes are for apt, dpkg and the shell inside
 set -eu
 cd "$(dirname "$0")/.."
 
+old=""
+if [ "${1:-}" = --from ]; then
+  old="$2"
+  shift 2
+fi
 deb="${1:-$(ls -t dist/fisher-agent_*_"$(dpkg --print-architecture)".deb | head -n 1)}"
 suite="${SUITE:-bookworm}"
 [ "$(id -u)" = 0 ] || { echo "tools/test_deb.sh: a chroot needs root" >&2; exit 1; }
@@ -47,7 +54,7 @@ fail() {
 
 # -- a second release: the same files under a higher number
 mkdir "$root/packages"
-cp "$deb" "$root/packages/first.deb"
+cp "${old:-$deb}" "$root/packages/first.deb"
 dpkg-deb -R "$deb" "$root/packages/next"
 first="$(dpkg-deb --field "$deb" Version)"
 sed -i "s/^Version: .*/Version: $first+next1/" "$root/packages/next/DEBIAN/control"
@@ -87,14 +94,64 @@ echo "$report" | python3 -c 'import json, sys; json.load(sys.stdin)' || fail "th
 fact "demo: $report"
 
 # -- configuration and state live through an upgrade
-printf 'site = "here"\nedge = "box"\n' >"$root/etc/fisher-agent/config.toml"
+cat >"$root/etc/fisher-agent/config.toml" <<'CONFIG'
+site = "here"
+edge = "box"
+state_dir = "/var/lib/fisher-agent"
+control_socket = "/var/lib/fisher-agent/ctl.sock"
+[page]
+enabled = false
+[[sources]]
+name = "plant"
+type = "mqtt"
+url = "mqtt://127.0.0.1:1"
+[[machines]]
+id = "press-07"
+[[machines.channels]]
+id = "vib"
+kind = "vibration"
+unit = "g"
+rate_hz = 8000
+source = "plant"
+topic = "raw/press-07/vib"
+format = "f32le"
+CONFIG
 inside runuser -u fisher-agent -- touch /var/lib/fisher-agent/kept
+inside /opt/fisher-agent/bin/python3 -c '
+import numpy as np
+t = np.arange(8000 * 120) / 8000
+x = 0.1 * np.random.default_rng(1).standard_normal(len(t)) + 0.05 * np.sin(2 * np.pi * 29 * t)
+np.savez("/tmp/normal.npz", vib=x.astype(np.float32), rate_hz=8000.0, t_ns=0)'
+agent() { inside runuser -u fisher-agent -- env OMP_NUM_THREADS=1 "$@"; }
+agent fisher-agent enroll --machine press-07 --from /tmp/normal.npz >build/test-deb-enrol.log 2>&1 ||
+  { tail -n 20 build/test-deb-enrol.log >&2; fail "fisher-agent enroll"; }
+# Watches for a moment, and says whether it judges the machine by its bank; the sensor is away, so it is degraded.
+watched() {
+  judges=no
+  agent timeout --preserve-status --signal TERM 30 fisher-agent run >build/test-deb-run.log 2>&1 &
+  for _ in $(seq 25); do
+    sleep 1
+    agent fisher-agent status --json >build/test-deb-status.json 2>/dev/null || continue
+    python3 -c '
+import json, sys
+said = json.load(open("build/test-deb-status.json"))
+sys.exit(0 if said["machines"]["press-07"]["enrolled"] and "bank press-07" not in said["degraded"] else 1)' || continue
+    judges=yes
+    break
+  done
+  wait
+  [ "$judges" = yes ] || { cat build/test-deb-status.json build/test-deb-run.log >&2; fail "it does not judge"; }
+}
+watched
+fact "a machine is enrolled and watched"
 inside apt-get install -y -qq --no-install-recommends /packages/next.deb >>build/test-deb.log 2>&1 || fail "upgrade"
 [ "$(inside dpkg-query -W -f '${Version}' fisher-agent)" = "$first+next1" ] || fail "not upgraded"
 grep -q 'site = "here"' "$root/etc/fisher-agent/config.toml" || fail "the upgrade overwrote the configuration"
 [ "$(inside stat -c %U:%G:%a /etc/fisher-agent/config.toml)" = root:fisher-agent:640 ] || fail "mode after the upgrade"
 [ -e "$root/var/lib/fisher-agent/kept" ] || fail "the upgrade deleted state"
-fact "an upgrade keeps configuration, its mode, and state"
+fact "an upgrade from $(dpkg-deb --field "${old:-$deb}" Version) keeps configuration, its mode, and state"
+watched
+fact "the bank and the state of the old release serve the new one"
 inside dpkg-reconfigure fisher-agent
 inside sh /var/lib/dpkg/info/fisher-agent.postinst configure "$first"
 fact "postinst may run again"

@@ -5,8 +5,10 @@ version or occurrence, so that the number of series follows from the configurati
 the two `_info` metrics, one series each.
 """
 
+import asyncio
 import platform
 import resource
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -49,6 +51,8 @@ def _process(agent: Agent) -> Iterator[Family]:
     yield gauge("process_open_fds", "Open file descriptors.", _one(sum(1 for _ in OPEN_FILES.iterdir())))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     yield gauge("process_max_fds", "How many file descriptors may be open.", _one(most))
+    yield gauge("process_threads", "Threads.", _one(threading.active_count()))
+    yield gauge("fisher_tasks", "Tasks of the event loop.", _one(len(asyncio.all_tasks())))
     links = agent.links.up
     yield gauge(
         "fisher_link_up",

@@ -1,0 +1,1 @@
+"""An agent under a load it can bear, for an hour: what grows, and how late it is."""

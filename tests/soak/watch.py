@@ -1,0 +1,112 @@
+"""What is written down while the load runs: latencies as an HMI sees them, and what the processes take."""
+
+import json
+import os
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from integration.harness import BASE
+from soak.plant import names
+
+TICK = os.sysconf("SC_CLK_TCK")
+GAUGES = ("fisher_tasks", "process_threads", "process_open_fds", "process_resident_memory_bytes")
+
+
+class Listener:
+    """An HMI that keeps no messages, only how late they came: ms from a window's last sample to the HMI."""
+
+    def __init__(self, port: int) -> None:
+        self.to_state: list[tuple[float, float]] = []  # (when, in s; how late, in ms) of every verdict
+        self.to_alarm: list[tuple[float, float]] = []  # of every raise of an anomaly
+        self.raised: Counter[str] = Counter()  # by machine
+        self._lock = threading.Lock()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_connect = lambda client, *_: client.subscribe([(f"{BASE}/+/state", 0), (f"{BASE}/+/event", 1)])
+        self._client.on_message = self._take
+        self._client.connect("127.0.0.1", port)
+
+    def __enter__(self) -> Self:
+        self._client.loop_start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def forget(self) -> None:
+        """What came so far was of the warm-up."""
+        with self._lock:
+            self.to_state, self.to_alarm, self.raised = [], [], Counter()
+
+    def _take(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        if message.retain:
+            return
+        now_s = time.time()
+        said = json.loads(message.payload)
+        with self._lock:
+            if message.topic.endswith("/state"):
+                self.to_state.append((now_s, now_s * 1e3 - said["ts"]))
+            elif said["event"] == "raise" and said["alarm"] == "anomaly":
+                self.raised[said["machine"]] += 1
+                self.to_alarm.append((now_s, now_s * 1e3 - said["ts_raised"]))
+
+
+def metrics(port: int) -> dict[str, float]:
+    """The gauges that may not grow, as the page tells Prometheus."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+        lines = reply.read().decode().splitlines()
+    return {name: float(value) for line in lines for name, _, value in [line.partition(" ")] if name in GAUGES}
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process and of nobody else."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def busy_s() -> tuple[float, float]:
+    """Processor time that the box has spent on anything, and all there was."""
+    user, nice, system, idle, iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    )
+    busy = user + nice + system + irq + softirq + steal
+    return busy / TICK, (busy + idle + iowait) / TICK
+
+
+def slope_per_h(samples: Sequence[tuple[float, float]]) -> float:
+    """How fast a value grows, per hour: the median of the slopes between all pairs (Theil 1950, Sen 1968)."""
+    t, v = np.array(samples, np.float64).T
+    i, j = np.triu_indices(len(t), 1)
+    return float(np.median((v[j] - v[i]) / (t[j] - t[i])) * 3600)
+
+
+def quantiles(late: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """ms: median, p95, p99 and the highest."""
+    values = [ms for _, ms in late]
+    found = np.quantile(values, [0.5, 0.95, 0.99, 1.0]) if values else [float("nan")] * 4
+    return dict(zip(("median", "p95", "p99", "highest"), (round(float(q)) for q in found), strict=True))
+
+
+def wrong(report: dict[str, Any]) -> list[str]:
+    """What a soak may not show."""
+    well = names(report["machines"])[1:]
+    found = {
+        f"memory grows by {report['rss_mb_per_h']:.2f} MB/h": report["rss_mb_per_h"] >= 1.0,
+        f"open files went from {report['files'][0]:.0f} to {report['files'][1]:.0f}": report["files"][1]
+        > report["files"][0],
+        f"tasks went from {report['tasks'][0]:.0f} to {report['tasks'][1]:.0f}": report["tasks"][1]
+        > report["tasks"][0],
+        f"{report['dropped']} windows were dropped, {report['late']} late": report["dropped"] or report["late"],
+        f"false alarms: {report['raised']}": any(m in report["raised"] for m in well),
+        "no alarm was raised": not report["raised"],
+    }
+    return [words for words, is_so in found.items() if is_so]
