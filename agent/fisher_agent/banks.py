@@ -24,7 +24,7 @@ from fisher_agent.machinejudge import MachineJudge
 from fisher_agent.modeconfig import UNKNOWN_MODE
 from fisher_agent.modelearning import learn_fault, learn_modes, rebuild
 from fisher_agent.pipeline import Pipeline
-from fisher_agent.probation import Probation
+from fisher_agent.probations import Probations
 from fisher_agent.split import split
 from fisher_agent.stages import Embedder
 from fisher_agent.stats import Stats
@@ -303,19 +303,23 @@ class BankLibrary:
             self._files.activate(machine.id, version)
         return version, sentences
 
-    def refine(self, probation: Probation, limit: float) -> bool:
-        """Make and activate a version with another limit; False where another bank has taken over meanwhile."""
+    def refine(self, machine: str, probations: Probations, limits: Mapping[str, float]) -> bool:
+        """Make and activate a version with other limits, by mode; False where another bank has taken over meanwhile."""
         with self._saving:
-            machine, before = probation.machine, probation.bank
-            if self._files.active(machine) != before:
+            before = self._files.active(machine)
+            if before is None or any(probations[mode].bank != before for mode in limits):
                 return False
             old = BankSet.from_bytes(self._files.read(machine, before))
-            if len(old.banks) > 1:
-                return False  # each mode has its own limit, and one machine's maxima do not tell them apart
-            refined = probation.bank_of(old.banks[0], limit, version=new_version(), created_ns=time.time_ns())
-            bank = BankSet((refined,))
+            version, now_ns = new_version(), time.time_ns()
+            refined = [
+                probations[b.mode].bank_of(b, limits[b.mode], version=version, created_ns=now_ns)
+                for b in old
+                if b.mode in limits
+            ]
+            bank = old.with_modes(refined, version=version)
             manifest = {k: v for k, v in self._files.manifest(machine, before).items() if k not in OWN_OF_FILES}
-            manifest |= _born(bank) | {"refined": {"from": before, "limit": limit, "blocks": probation.learnt}}
+            blocks = sum(probations[mode].learnt for mode in limits)
+            manifest |= _born(bank) | {"refined": {"from": before, "limits": dict(limits), "blocks": blocks}}
             self._files.save(machine, bank.version, data=bank.to_bytes(), manifest=manifest, like=before)
             self._files.activate(machine, bank.version)
         return True

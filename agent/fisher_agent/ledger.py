@@ -21,7 +21,8 @@ from fisher_agent.errors import BadFile, Unavailable
 from fisher_agent.lifecycle import RAISES, Alarm, Transition
 from fisher_agent.live import LiveMachine
 from fisher_agent.performance import DAY_MS, Performance
-from fisher_agent.probation import Probation, follow
+from fisher_agent.probation import Probation
+from fisher_agent.probations import Probations, followed
 from fisher_agent.report import (
     MS,
     Names,
@@ -76,7 +77,7 @@ class Ledger:
         self._scores: list[Score] = []
         self._shares = ShareLog()
         self._on_probation: dict[str, LiveMachine] = {}  # those that learnt since the last flush
-        self._tops: dict[str, bytes] = {}  # the largest maxima that are on the disk
+        self._kept: dict[str, Probation] = {}  # machine/mode -> as it was last written
         self._unsaved: deque[tuple[partial[None], int]] = deque()
         self._unsaved_points = 0
 
@@ -103,10 +104,10 @@ class Ledger:
     async def verdict(self, live: LiveMachine, verdict: Verdict, *, latency_ms: float, mono_s: float) -> None:
         """One verdict: its points, its state, and whatever transition it caused. Call `flush` after a batch."""
         code = await self._fault_code(verdict.machine, verdict.fault)
-        severe, probation = live.alarms.anomaly.severe, live.probation
+        severe, probations = live.alarms.anomaly.severe, live.probations
         transitions = live.judged(verdict, fault_code=code, mono_s=mono_s)
         self._shares.add(verdict)
-        if live.probation is not probation:
+        if live.probations is not probations:
             self._on_probation[verdict.machine] = live
         level = live.level(mono_s=mono_s)
         self._points += verdict_points(
@@ -145,28 +146,43 @@ class Ledger:
         self.show_level(live, level)
 
     async def judged_with(self, live: LiveMachine | None, bank: BankSet | None) -> None:
-        """A bank was loaded: its machine's probation begins, goes on or ends."""
-        if live is None:
+        """A bank was loaded: the probation of each of its modes begins, goes on or ends."""
+        if live is None or bank is None:
             return
         machine = live.config.id
-        if live.probation is None and (kept := await self._in_store(self._store.probation, machine)):
-            try:
-                live.probation = Probation.restore(*kept)
-            except BadFile as error:  # it begins anew with the bank, which holds what was learnt until yesterday
-                log.error("probation_unreadable", machine=machine, error=str(error))
-        if bank is not None and len(bank.banks) > 1:
-            live.probation = None  # limits of several modes are not refined: the maxima do not tell them apart
-        else:
-            live.probation = follow(live.probation, bank.banks[0] if bank else None, live.config.alarm)
-        await self.keep_probation(live)
+        before = live.probations or await self._restored(machine, bank)
+        live.probations = followed(before, bank, live.config.alarm)
+        for mode in before.keys() - live.probations.keys():
+            await self._forget_probation(f"{machine}/{mode}")
+        await self.keep_probations(live)
 
-    async def keep_probation(self, live: LiveMachine) -> None:
-        """Write down how far a machine's probation is."""
-        machine, now = live.config.id, live.probation
-        top = now.top if now else None
-        changed = top if top != self._tops.get(machine) else None
-        self._tops[machine] = top or b""
-        await self._save(partial(self._store.save_probation, machine, now.body if now else None, changed), 0)
+    async def _restored(self, machine: str, bank: BankSet) -> Probations:
+        found: dict[str, Probation] = {}
+        for mode in bank.modes:
+            kept = await self._in_store(self._store.probation, f"{machine}/{mode}")
+            if kept is None and len(bank.modes) == 1:  # as written before modes had theirs
+                kept = await self._in_store(self._store.probation, machine)
+                await self._forget_probation(machine)
+            try:
+                found |= {mode: Probation.restore(*kept)} if kept else {}
+            except BadFile as error:  # it begins anew with the bank, which holds what was learnt until yesterday
+                log.error("probation_unreadable", machine=machine, mode=mode, error=str(error))
+        return found
+
+    async def _forget_probation(self, key: str) -> None:
+        self._kept.pop(key, None)
+        await self._save(partial(self._store.save_probation, key, None, None), 0)
+
+    async def keep_probations(self, live: LiveMachine) -> None:
+        """Write down how far a machine's probations are."""
+        for mode, now in live.probations.items():
+            key = f"{live.config.id}/{mode}"
+            before = self._kept.get(key)
+            if now is before:
+                continue
+            self._kept[key], top = now, now.top
+            changed = top if before is None or top != before.top else None
+            await self._save(partial(self._store.save_probation, key, now.body, changed), 0)
 
     def show_level(self, live: LiveMachine, level: Level) -> None:
         """Show the level and the word of each channel."""
@@ -243,7 +259,7 @@ class Ledger:
             await self._save(partial(self._store.add_shares, shares), 0)
         learning, self._on_probation = self._on_probation, {}
         for live in learning.values():
-            await self.keep_probation(live)
+            await self.keep_probations(live)
 
     async def retry(self) -> None:
         """Try what the disk did not take, oldest first."""

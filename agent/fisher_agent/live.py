@@ -16,6 +16,7 @@ from fisher_agent.gather import Gatherer
 from fisher_agent.lifecycle import SENSOR, Transition
 from fisher_agent.modes import Told
 from fisher_agent.probation import Probation
+from fisher_agent.probations import taken
 from fisher_agent.sensor import FINE, Finding
 from fisher_agent.stages import ChannelReading, Frame, Moment, Scalar, Tag, Verdict
 from fisher_agent.waveforms import Recording
@@ -67,7 +68,7 @@ class LiveMachine:
         self._window = config.window
         window, silence_s = config.window, min(config.stale_after_s(c) for c in machine.channels)
         self._patience_s = silence_s + window.length_s + 3 * window.hop_s + window.lateness_s
-        self.probation: Probation | None = None
+        self.probations: Mapping[str, Probation] = {}  # by mode; those that are over, too
         self.verdict: Verdict | None = None
         self.verdicts = 0
         self.judged_s = mono_s  # monotonic, when the latest verdict came
@@ -148,8 +149,7 @@ class LiveMachine:
             hearing.reading, hearing.absent = reading, 0
             hearing.windows.take(_of_window(reading, hearing, running=verdict.running), t_s=verdict.t_ns / 1e9)
         transitions = self.alarms.verdict(verdict, fault_code=fault_code)
-        if self.probation is not None:
-            self.probation = self.probation.take(verdict, self.alarms.anomaly)
+        self.probations = taken(self.probations, verdict, self.alarms.anomaly)
         return transitions
 
     @property

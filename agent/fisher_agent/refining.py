@@ -7,9 +7,9 @@ from typing import Any
 
 import structlog
 
+from fisher_agent import probations
 from fisher_agent.errors import BadFile, ConfigError, Unavailable
 from fisher_agent.live import LiveMachine
-from fisher_agent.probation import words
 from fisher_agent.runtime import Agent
 
 CHECK_S = 60.0
@@ -28,49 +28,49 @@ async def serve(agent: Agent) -> None:
 
 
 async def refine(agent: Agent, live: LiveMachine, *, now_ns: int) -> None:
-    """End what is due to end, and set the limit anew where that is due."""
-    if live.probation is None:
+    """End what is due to end, and set the limits of the modes anew where that is due."""
+    live.probations = {mode: p.checked(now_ns) for mode, p in live.probations.items()}
+    due = {mode: p for mode, p in live.probations.items() if p.due(now_ns)}
+    if not due:
         return
-    live.probation = due = live.probation.checked(now_ns)
-    if not due.due(now_ns):
-        return
-    limit = due.refined()
-    made = limit is not None and await agent.in_store(agent.library.refine, due, limit)
-    live.probation = live.probation.set_anew(now_ns)  # it may have learnt on meanwhile
+    limits = {mode: limit for mode, p in due.items() if (limit := p.refined()) is not None}
+    made = bool(limits) and await agent.in_store(agent.library.refine, live.config.id, due, limits)
+    # They may have learnt on meanwhile.
+    live.probations = {mode: p.set_anew(now_ns) if mode in due else p for mode, p in live.probations.items()}
     if made:
         await agent.use_bank(live.config.id)
     else:
-        await agent.ledger.keep_probation(live)
-    now = live.probation
-    log.info(
-        "limit_refined" if made else "limit_stays", machine=live.config.id, limit=round(now.limit, 4), bank=now.bank,
-        ended=now.ended or None,
-    )  # fmt: skip
+        await agent.ledger.keep_probations(live)
+    for mode in due.keys() & live.probations.keys():
+        now = live.probations[mode]
+        log.info(
+            "limit_refined" if made and mode in limits else "limit_stays", machine=live.config.id, mode=mode,
+            limit=round(now.limit, 4), bank=now.bank, ended=now.ended or None,
+        )  # fmt: skip
 
 
 async def confirm(agent: Agent, request: Mapping[str, Any]) -> str:
-    """An operator's word: the probation ends, or an alarm was false and its blocks are normal running."""
-    machine = agent.config.machine(str(request["machine"]))
-    live, by = agent.machines[machine.id], str(request.get("by", ""))
-    if live.probation is None:
-        raise ConfigError(f"{machine.id} is not on probation: its budget of false alarms is supported, or not known")
+    """An operator's word: the probation ends in every mode, or an alarm was false and its blocks are normal running."""
+    machine = agent.config.machine(str(request["machine"])).id
+    live, by = agent.machines[machine], str(request.get("by", ""))
     if request.get("false_alarm") is not None:
         occurrence = int(request["false_alarm"])
-        live.probation = live.probation.called_false(occurrence)
-        await agent.ledger.keep_probation(live)
-        log.info("alarm_called_false", machine=machine.id, occurrence=occurrence, by=by)
-        return f"occurrence {occurrence} of {machine.id} was false: its time counts as normal running"
-    live.probation = live.probation.confirmed(by)
-    await agent.ledger.keep_probation(live)
+        live.probations = probations.called_false(live.probations, machine, occurrence)
+        await agent.ledger.keep_probations(live)
+        log.info("alarm_called_false", machine=machine, occurrence=occurrence, by=by)
+        return f"occurrence {occurrence} of {machine} was false: its time counts as normal running"
+    live.probations = probations.confirmed(live.probations, machine, by)
+    await agent.ledger.keep_probations(live)
     await refine(agent, live, now_ns=time.time_ns())
-    return f"probation of {machine.id} is over; its limit is {live.probation.limit:.3g} (bank {live.probation.bank})"
+    limits = {mode: p.limit for mode, p in live.probations.items()}
+    several = ", ".join(f"{limit:.3g} in {mode}" for mode, limit in limits.items())
+    limit = several if len(limits) > 1 else f"{next(iter(limits.values())):.3g}"
+    bank = next(iter(live.probations.values())).bank
+    return f"probation of {machine} is over; its limit is {limit} (bank {bank})"
 
 
 def facts(agent: Agent, live: LiveMachine, *, now_ns: int) -> dict[str, Any]:
-    """What `status` tells of a machine's probation: `words`, and `Probation.facts` of the bank that judges now."""
+    """What `status` tells of a machine's probations: those of the bank that judges now."""
     judge = agent.pipeline.judges.get(live.config.id)
     version = str(getattr(judge.bank, "version", "")) if judge is not None else ""
-    if live.probation is None or live.probation.bank != version:
-        return {"words": "", "active": False}
-    found = live.probation.facts(now_ns)
-    return {"words": words(found), **found}
+    return probations.facts({mode: p for mode, p in live.probations.items() if p.bank == version}, now_ns)

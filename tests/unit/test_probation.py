@@ -324,11 +324,12 @@ def test_a_refined_limit_is_a_version_of_its_own_that_shares_the_waveforms_and_c
 ) -> None:
     banks, files = library(tmp_path)
     first, report = banks.learn(MACHINE, running(seconds=30))
+    (mode,) = first.modes
     assert "false alarms: supports at most one per" in "\n".join(report.lines())
     assert report.as_dict()["promise"]["asked_per_h"] == pytest.approx(1 / 720)
     probation = Probation.begin(first.banks[0], ALARM)
     assert probation is not None
-    assert banks.refine(probation, 1.2 * first.banks[0].limit)
+    assert banks.refine("press-07", {mode: probation}, {mode: 1.2 * first.banks[0].limit})
     second, problem = banks.load(MACHINE)
     assert problem == ""
     assert second is not None
@@ -338,7 +339,7 @@ def test_a_refined_limit_is_a_version_of_its_own_that_shares_the_waveforms_and_c
     assert paths[0].samefile(paths[1])
     assert files.waveforms("press-07", second.version) == files.waveforms("press-07", first.version)
     # The same probation again: another bank judges by now.
-    assert not banks.refine(probation, 1.3 * first.banks[0].limit)
+    assert not banks.refine("press-07", {mode: probation}, {mode: 1.3 * first.banks[0].limit})
     assert files.rollback("press-07") == first.version
     back, _ = banks.load(MACHINE)
     assert back is not None
