@@ -90,6 +90,7 @@ class Plant:
         self.to_db = Gateway(self.db.port)
         self.lost_ms: list[tuple[int, int]] = []  # points of these times may be missing: a database lied about them
         self.journal_from: dict[tuple[str, str], int] = {}  # alarm -> seq before a database of ours was set aside
+        self.checked_scores = self.checked_transitions = 0  # of databases of ours that were then damaged
         self.evicted_fillers = 0  # points of no machine that had to go
         self.hmi_missed = False  # whether it was away from the broker at any time
         self.config = write_config(
