@@ -15,6 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ class BankFiles:
         base, versions = self.active(machine), self.versions(machine)
         for _ in versions:  # not longer, or a damaged manifest could lead in a circle
             refined = self.manifest(machine, base).get("refined") if base in versions else None
-            if not isinstance(refined, dict) or not isinstance(refined.get("from"), str):
+            if not isinstance(refined, dict) or refined.get("from") not in versions:
                 break
             base = refined["from"]  # its limit was refined; nothing else is newer for that
         newer = versions[versions.index(base) + 1 :] if base in versions else versions
@@ -182,6 +183,24 @@ class BankFiles:
         version = self.before(machine)
         self.activate(machine, version)
         return version
+
+    def prune(self, machine: str, *, keep: int) -> list[str]:
+        """Remove the oldest versions beyond so many; returns them. Where the disk refuses, they go another time.
+
+        What judges, what judged before it, what waits to be accepted and what is damaged stay.
+        """
+        versions = [v for v in self.versions(machine) if self._number(machine, v) < LAST]
+        active = self.active(machine)
+        at = versions.index(active) if active in versions else 0
+        stay = {*versions[max(0, at - 1) : at + 1], self.waiting(machine)}
+        gone = [v for v in versions[: max(0, len(versions) - keep)] if v not in stay]
+        for version in gone:
+            path = self._path(machine, version)
+            grave = path.with_name(f".{version}.gone")
+            with suppress(OSError):
+                path.rename(grave)
+            shutil.rmtree(grave, ignore_errors=True)
+        return [v for v in gone if not self._path(machine, v).exists()]
 
     def forget(self, machine: str) -> None:
         """Remove every version of a machine. It is gone in one step, even if the removal is cut short."""

@@ -322,6 +322,7 @@ class BankLibrary:
             manifest |= _born(bank) | {"refined": {"from": before, "limits": dict(limits), "blocks": blocks}}
             self._files.save(machine, bank.version, data=bank.to_bytes(), manifest=manifest, like=before)
             self._files.activate(machine, bank.version)
+            self._files.prune(machine, keep=self._config.enroll.keep_versions)
         return True
 
     def _save(
@@ -357,6 +358,7 @@ class BankLibrary:
             self._files.save(bank.machine, bank.version, data=data, manifest=manifest, waveforms=packed, like=like)
             if activate:
                 self._files.activate(bank.machine, bank.version)
+            self._files.prune(bank.machine, keep=self._config.enroll.keep_versions)
 
     def _recordings(self, machine: str, bank: BankSet) -> dict[str, Recording]:
         """What was kept with a version: by label, those of modes and those of faults."""

@@ -282,6 +282,7 @@ class EnrollConfig(Strict):
 
     duration_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 600.0
     keep_mb: Annotated[float, Field(ge=0, le=100_000)] = 256.0
+    keep_versions: Annotated[int, Field(ge=2, le=1000)] = 10  # of a machine's bank; the oldest go
     coreset: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the windows that those kept stand for; 1: keep all
 
 

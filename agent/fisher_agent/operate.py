@@ -23,6 +23,7 @@ from fisher_agent.stages import Verdict
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
 from fisher_agent.tags import tag_of
+from fisher_agent.tasks import set_within, surely
 from fisher_agent.waveforms import Recording
 
 Progress = Callable[[int, int], None]
@@ -105,15 +106,14 @@ async def _listen(config: Config, machine: MachineConfig, seconds: float, progre
                 if recording.heard_s(whole=whole) >= seconds:
                     enough.set()
 
-    readers = [asyncio.create_task(read(name), name=f"enroll {name}") for name in sorted(wanted)]
+    readers = [asyncio.create_task(surely(read(name)), name=f"enroll {name}") for name in sorted(wanted)]
     started_s = time.monotonic()
     try:
         while not enough.is_set():
             for reader in readers:
                 if reader.done() and reader.exception():
                     raise reader.exception() or Unavailable("a source ended")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(enough.wait(), 1.0)
+            await set_within(enough, 1.0)
             progress(int(min(recording.heard_s(whole=whole), seconds)), int(seconds))
             if recording.duration_s == 0 and time.monotonic() - started_s > FIRST_FRAME_S:
                 raise Unavailable(

@@ -50,7 +50,7 @@ def killed(plant: Plant, rng: random.Random) -> None:
     plant.daemon.kill()
     if learning is not None:
         time.sleep(LOST_S)
-        learning.send_signal(signal.SIGINT)  # one that found no agent to talk to listens by itself
+        learning.terminate()  # one that found no agent to talk to listens by itself
         learning.communicate(timeout=60)
         assert learning.returncode != 0, "an enrolment ended well though the agent was killed under it"
     time.sleep(rng.uniform(0.0, 0.5))

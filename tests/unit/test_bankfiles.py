@@ -148,3 +148,35 @@ def test_the_manifest_is_readable_by_people(banks, tmp_path):
     text = (tmp_path / "banks" / "m" / "v1" / "manifest.json").read_text()
     assert json.loads(text)["version"] == "v1"
     assert text.count("\n") > 5
+
+
+def test_the_oldest_versions_go_but_none_that_is_needed(tmp_path: Path) -> None:
+    files = BankFiles(tmp_path)
+    for n in range(8):
+        files.save("m", f"v{n}", data=b"x", manifest={"waits": n == 1}, waveforms=b"w" if n == 0 else None)
+    files.activate("m", "v3")
+    assert files.prune("m", keep=8) == []
+    assert files.prune("m", keep=3) == ["v0", "v1", "v4"]
+    assert files.versions("m") == ["v2", "v3", "v5", "v6", "v7"]
+    assert files.rollback("m") == "v2"
+    (tmp_path / "m" / "v5" / "manifest.json").write_text("{")
+    assert files.prune("m", keep=2) == ["v3"], "what judges stays, and what is damaged is left to be looked at"
+    assert "v5" in files.versions("m")
+    assert files.read("m", "v2") == b"x"
+    assert not [p for p in (tmp_path / "m").iterdir() if p.name.startswith(".")]
+
+
+def test_a_version_that_waits_and_the_waveforms_that_others_share_stay(tmp_path: Path) -> None:
+    files = BankFiles(tmp_path)
+    files.save("m", "v0", data=b"x", manifest={}, waveforms=b"w")
+    files.activate("m", "v0")
+    files.save("m", "v1", data=b"y", manifest={"waits": True})
+    for n in range(2, 5):
+        before = files.active("m")
+        files.save("m", f"v{n}", data=b"x", manifest={"refined": {"from": before}}, like=before)
+        files.activate("m", f"v{n}")
+    assert files.waiting("m") == "v1"
+    assert files.prune("m", keep=2) == ["v0", "v2"]
+    assert files.waveforms("m", "v4") == b"w"
+    assert files.waiting("m") is None, "what its limit was refined from is gone, so is what is newer than that"
+    assert "v1" in files.versions("m")
