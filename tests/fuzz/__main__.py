@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from fuzz import campaign
-from fuzz.figures import as_markdown
+from fuzz import campaign, figures
 from fuzz.targets import TARGETS
 
 
@@ -21,7 +20,7 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--target", action="append", choices=list(TARGETS), help="only this one; may be repeated")
     options.add_argument("--report", type=Path, default=Path("build/fuzz.json"))
-    options.add_argument("--figures", type=Path, help="write the table there, as Markdown")
+    options.add_argument("--figures", type=Path, help="add the campaign to this table (Markdown, JSON beside)")
     options.add_argument("--input", type=int, metavar="N", help="write input N of --target to stdout and end")
     options.add_argument("--guided", action="store_true", help="coverage-guided, by atheris; --target, for --minutes")
     given = options.parse_args()
@@ -39,7 +38,7 @@ def main() -> int:
     report["command"] = "make fuzz ARGS=" + shlex.quote(shlex.join(sys.argv[1:]))
     campaign.save(report, given.report)
     if given.figures:
-        given.figures.write_text(as_markdown(report), encoding="utf-8")
+        figures.add(report, given.figures)
     found = [f for row in report["targets"] for f in row["findings"]]
     total = sum(row["inputs"] for row in report["targets"])
     print(f"{total} inputs, {len(found)} findings; {given.report} holds them")
