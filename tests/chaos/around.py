@@ -16,7 +16,7 @@ HOUR_NS = 3600 * 10**9
 
 def broker_stopped(plant: Plant, rng: random.Random) -> None:
     """Alarms go on while nobody hears of them."""
-    plant.hmi_missed = True
+    plant.hmi_was_away()
     plant.broker.stop()
     plant.ill(True)
     time.sleep(rng.uniform(2, 8))
@@ -26,7 +26,7 @@ def broker_stopped(plant: Plant, rng: random.Random) -> None:
 
 def broker_without_memory(plant: Plant, rng: random.Random) -> None:
     """It comes back and has forgotten every retained message and session."""
-    plant.hmi_missed = True
+    plant.hmi_was_away()
     plant.broker.kill()
     for left in Path(plant.broker.log.parent).glob("mosquitto.db*"):
         left.unlink()
@@ -37,7 +37,7 @@ def broker_without_memory(plant: Plant, rng: random.Random) -> None:
 
 def broker_frozen(plant: Plant, rng: random.Random) -> None:
     """Its sockets are open and nothing answers."""
-    plant.hmi_missed = True
+    plant.hmi_was_away()
     plant.broker.freeze()
     try:
         time.sleep(rng.uniform(2, SILENT_S))

@@ -89,10 +89,12 @@ class Plant:
         self.to_broker = Gateway(self.broker.port)
         self.to_db = Gateway(self.db.port)
         self.lost_ms: list[tuple[int, int]] = []  # points of these times may be missing: a database lied about them
-        self.journal_from: dict[tuple[str, str], int] = {}  # alarm -> seq before a database of ours was set aside
-        self.checked_scores = self.checked_transitions = 0  # of databases of ours that were then damaged
+        self.journal_from: dict[tuple[str, str], int] = {}  # alarm -> seq before a database of ours was damaged
+        self.scores_seen: set[tuple[str, int]] = set()  # (machine, ms) that were found in the database
+        self.transitions_seen: set[tuple[str, str, int]] = set()  # (machine, alarm, seq) of the journal
         self.evicted_fillers = 0  # points of no machine that had to go
-        self.hmi_missed = False  # whether it was away from the broker at any time
+        self.hmi_missed: set[str] = set()  # machines whose HMI may not have heard everything
+        self.heard_from: dict[str, tuple[int, int]] = {}  # machine -> so many events were heard, and stored, before
         self.config = write_config(
             folder,
             broker_port=self.to_broker.port,
@@ -135,6 +137,10 @@ class Plant:
     def state_dir(self) -> Path:
         """Where the agent keeps all that it must not lose."""
         return self.folder / "state"
+
+    def hmi_was_away(self) -> None:
+        """Events of this time need not have been heard."""
+        self.hmi_missed = {WELL, ILL}
 
     def rig(self, **how: str | float) -> None:
         """Set what is rigged in the agent's box (`chaos.rigged`); without arguments: nothing is."""

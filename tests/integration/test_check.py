@@ -229,7 +229,9 @@ def test_every_mistake_of_this_box_is_named_at_once(tmp_path: Path) -> None:
         influx='url = "http://127.0.0.1:1"\ntoken_file = "/nowhere/token"',
         extra='[model]\nbundle = "nix"',
     )
-    config.write_text(config.read_text().replace("[mqtt]", '[mqtt]\npassword_file = "/nowhere/password"'))
+    config.write_text(
+        config.read_text().replace("[mqtt]", '[mqtt]\nusername = "fisher"\npassword_file = "/nowhere/password"')
+    )
     document = call(config, "check", "--connect")
     assert document.returncode == 2
     for key in ("mqtt.password_file", "influx.token_file", "state_dir", "model.bundle"):

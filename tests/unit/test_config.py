@@ -95,6 +95,24 @@ def test_no_sentence_repeats_a_password() -> None:
 
 
 @pytest.mark.parametrize(
+    ("head", "key", "says"),
+    [
+        ('[mqtt]\npassword_file = "p"\n', "mqtt", "password_file needs username"),
+        ('[mqtt]\nurl = "mqtts://h"\nkey_file = "p"\n', "mqtt", "key_file needs cert_file"),
+        ('[mqtt]\nca_file = "p"\n', "mqtt", "ca_file does nothing for mqtt://127.0.0.1:1883, which is not encrypted"),
+        ('[mqtt]\ncert_file = "p"\n', "mqtt", "cert_file does nothing"),
+        ('[influx]\npassword_file = "p"\n', "influx", "password_file needs username"),
+        ('[influx]\nusername = "u"\ntoken_file = "p"\n', "influx", "leave one out"),
+        ('[influx]\nca_file = "p"\n', "influx", "write https://"),
+    ],
+)  # fmt: skip
+def test_a_secret_that_would_protect_nothing_is_named(head: str, key: str, says: str) -> None:
+    found = mistakes(whole(head=head))
+    assert set(found) == {key}
+    assert says in found[key]
+
+
+@pytest.mark.parametrize(
     ("channel", "key", "says"),
     [
         ('clock = "sensor"\n', "machines[0].channels[0]", "needs a stamped format"),
