@@ -20,7 +20,7 @@ from fisher_agent.banks import BankLibrary, Engine, PastOf
 from fisher_agent.canary import watch_database
 from fisher_agent.config import Config, SourceConfig
 from fisher_agent.control import serve
-from fisher_agent.credentials import command_key
+from fisher_agent.credentials import command_key, unused
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 from fisher_agent.ledger import Model
 from fisher_agent.logs import configure
@@ -177,6 +177,10 @@ def run(path: Path) -> None:
     keep_heap_small()
     if config.log.level != "debug":  # who looks for a defect may want a core dump
         keep_memory_private()
+    for text in unused(config):
+        log.warning(
+            "configuration", problem=text
+        )  # it runs: an upgrade that learnt to see this must not end the watching
     find_bundle(config)
     store = open_store(config)
     try:

@@ -168,15 +168,31 @@ class BankFiles:
         return versions[at - 1]
 
     def waiting(self, machine: str) -> str | None:
-        """The newest version that was saved to be accepted and is newer than the active one; None where none is."""
+        """The newest version that was saved to be accepted and is newer than the active one; None where none is.
+
+        A version whose limits alone were refined is as new as the one that was enrolled.
+        """
         base, versions = self.active(machine), self.versions(machine)
-        for _ in versions:  # not longer, or a damaged manifest could lead in a circle
-            refined = self.manifest(machine, base).get("refined") if base in versions else None
-            if not isinstance(refined, dict) or refined.get("from") not in versions:
+        if base not in versions:
+            return next((v for v in reversed(versions) if self._waits(machine, v)), None)
+        since = self.root(machine, base)
+        newer = [v for v in versions if self._number(machine, v) > since]
+        return next((v for v in reversed(newer) if v != base and self._waits(machine, v)), None)
+
+    def root(self, machine: str, version: str) -> int:
+        """The number of the version that a refined one goes back to; its own where it is none."""
+        for _ in range(len(self.versions(machine))):  # not longer, or a damaged manifest could lead in a circle
+            try:
+                refined = self.manifest(machine, version).get("refined")
+                before = refined.get("from") if isinstance(refined, dict) else None
+                known = isinstance(before, str) and NAME.fullmatch(before) and self._path(machine, before).is_dir()
+            except BadFile:
                 break
-            base = refined["from"]  # its limit was refined; nothing else is newer for that
-        newer = versions[versions.index(base) + 1 :] if base in versions else versions
-        return next((v for v in reversed(newer) if self._waits(machine, v)), None)
+            if not known:
+                root = refined.get("root") if isinstance(refined, dict) else None
+                return root if isinstance(root, int) else self._number(machine, version)
+            version = str(before)
+        return self._number(machine, version)
 
     def rollback(self, machine: str) -> str:
         """Make the version before the active one active and return it; ConfigError where there is none."""
@@ -189,10 +205,13 @@ class BankFiles:
 
         What judges, what judged before it, what waits to be accepted and what is damaged stay.
         """
-        versions = [v for v in self.versions(machine) if self._number(machine, v) < LAST]
-        active = self.active(machine)
-        at = versions.index(active) if active in versions else 0
-        stay = {*versions[max(0, at - 1) : at + 1], self.waiting(machine)}
+        try:
+            versions = [v for v in self.versions(machine) if self._number(machine, v) < LAST]
+            stay = {self.active(machine), self.waiting(machine)}
+            with suppress(ConfigError):
+                stay.add(self.before(machine))
+        except BadFile:  # nothing goes while it is unclear what is needed
+            return []
         gone = [v for v in versions[: max(0, len(versions) - keep)] if v not in stay]
         for version in gone:
             path = self._path(machine, version)

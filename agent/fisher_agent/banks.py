@@ -311,15 +311,13 @@ class BankLibrary:
                 return False
             old = BankSet.from_bytes(self._files.read(machine, before))
             version, now_ns = new_version(), time.time_ns()
-            refined = [
-                probations[b.mode].bank_of(b, limits[b.mode], version=version, created_ns=now_ns)
-                for b in old
-                if b.mode in limits
-            ]
+            moved = ((b, probations[b.mode], limits[b.mode]) for b in old if b.mode in limits)
+            refined = [p.bank_of(b, limit, version=version, created_ns=now_ns) for b, p, limit in moved]
             bank = old.with_modes(refined, version=version)
             manifest = {k: v for k, v in self._files.manifest(machine, before).items() if k not in OWN_OF_FILES}
-            blocks = sum(probations[mode].learnt for mode in limits)
-            manifest |= _born(bank) | {"refined": {"from": before, "limits": dict(limits), "blocks": blocks}}
+            blocks, root = sum(probations[mode].learnt for mode in limits), self._files.root(machine, before)
+            manifest["refined"] = {"from": before, "root": root, "limits": dict(limits), "blocks": blocks}
+            manifest |= _born(bank)
             self._files.save(machine, bank.version, data=bank.to_bytes(), manifest=manifest, like=before)
             self._files.activate(machine, bank.version)
             self._files.prune(machine, keep=self._config.enroll.keep_versions)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from fisher_agent.config import InfluxConfig
+from fisher_agent.delivery import clock_unset
 from fisher_agent.errors import FisherError
 from fisher_agent.roundtrip import VISIBLE_S, write_and_read
 from fisher_agent.runtime import Agent
@@ -30,8 +31,11 @@ async def watch_database(agent: Agent) -> None:
     canary = _Canary(agent, config)
     await asyncio.sleep(min(FIRST_S, config.prove_every_s))
     while True:
-        if agent.links.up.get(LINK):
-            await canary.fly()
+        if agent.links.up.get(LINK) and not clock_unset():
+            try:
+                await canary.fly()
+            except Exception as error:  # noqa: BLE001 (whatever a database answers, nothing needs this to judge)
+                log.error("database_proof", error=repr(error))
         await asyncio.sleep(min(AGAIN_S, config.prove_every_s) if canary.missed else config.prove_every_s)
 
 
@@ -49,6 +53,8 @@ class _Canary:
             _, seen = await write_and_read(self._config, self._agent.names)
         except FisherError:
             return  # the outbox meets the same, and waits
+        if seen.failures:
+            return  # nothing was learnt: neither good nor bad
         if seen.by:
             self.missed, self._seen = 0, now
             self._tell(f"the point of {now} was read back by {seen.by}", "shown")

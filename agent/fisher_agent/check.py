@@ -16,7 +16,7 @@ import numpy as np
 from fisher_agent import app
 from fisher_agent import configfile as configuration
 from fisher_agent.config import ChannelConfig, Config, SourceConfig, expand
-from fisher_agent.credentials import SECRET_KEYS, command_key, readable, tls
+from fisher_agent.credentials import SECRET_KEYS, command_key, readable, tls, unused
 from fisher_agent.errors import ConfigError, Unavailable
 from fisher_agent.guess import Findings, Heard, examine
 from fisher_agent.page import service as page
@@ -73,7 +73,7 @@ def write_template(output: Path | None) -> None:
 
 def _check_files(config: Config) -> None:
     """ConfigError for mistakes that show only on this box: secrets, the state directory."""
-    problems: list[str] = []
+    problems = unused(config)
     named: list[tuple[str, Any]] = [("mqtt", config.mqtt), ("influx", config.influx), ("page", config.page)]
     named += [(f"sources[{n}]", source) for n, source in enumerate(config.sources)]
     for where, section in named:

@@ -119,18 +119,6 @@ class MqttLink(Strict):
     def _url(cls, url: str) -> str:
         return _checked_url(url, ("mqtt", "mqtts"))
 
-    @model_validator(mode="after")
-    def _secrets_are_used(self) -> Self:
-        """Whoever sets one of these believes that the link is protected by it."""
-        if self.password_file is not None and self.username is None:
-            raise ValueError("password_file needs username")
-        if self.key_file is not None and self.cert_file is None:
-            raise ValueError("key_file needs cert_file")
-        for key, value in (("ca_file", self.ca_file), ("cert_file", self.cert_file)):
-            if value is not None and not self.tls:
-                raise ValueError(f"{key} does nothing for {self.url}, which is not encrypted; write mqtts://")
-        return self
-
     @property
     def tls(self) -> bool:
         """Whether the link is encrypted; then the broker's certificate is verified."""
@@ -173,16 +161,6 @@ class InfluxConfig(Strict):
     @classmethod
     def _url(cls, url: str) -> str:
         return _checked_url(url, ("http", "https"))
-
-    @model_validator(mode="after")
-    def _secrets_are_used(self) -> Self:
-        if self.password_file is not None and self.username is None:
-            raise ValueError("password_file needs username")
-        if self.token_file is not None and self.username is not None:
-            raise ValueError("token_file and username are two ways to say who we are; leave one out")
-        if self.ca_file is not None and self.url.startswith("http:"):
-            raise ValueError(f"ca_file does nothing for {self.url}, which is not encrypted; write https://")
-        return self
 
 
 class MqttSource(MqttLink):

@@ -12,7 +12,7 @@ import ssl
 import stat
 from pathlib import Path
 
-from fisher_agent.config import MqttConfig, MqttLink
+from fisher_agent.config import Config, MqttConfig, MqttLink
 from fisher_agent.errors import ConfigError
 
 SCHEME = "credential:"
@@ -87,6 +87,28 @@ def command_key(config: MqttConfig) -> bytes | None:
             "characters; make them with `openssl rand -hex 32`"
         )
     return text.encode()
+
+
+def unused(config: Config) -> list[str]:
+    """What is configured to protect a link and does nothing: whoever wrote it believes that it does."""
+    links: list[tuple[str, MqttLink]] = [("mqtt", config.mqtt)] if config.mqtt is not None else []
+    links += [(f"sources[{n}]", source) for n, source in enumerate(config.sources) if isinstance(source, MqttLink)]
+    said = []
+    for where, link in links:
+        if link.password_file is not None and link.username is None:
+            said.append(f"{where}.password_file needs username")
+        if link.key_file is not None and link.cert_file is None:
+            said.append(f"{where}.key_file needs cert_file")
+        files = [key for key in ("ca_file", "cert_file") if getattr(link, key) is not None and not link.tls]
+        said += [f"{where}.{key} does nothing for {link.url}, which is not encrypted; write mqtts://" for key in files]
+    if (db := config.influx) is not None:
+        if db.password_file is not None and db.username is None:
+            said.append("influx.password_file needs username")
+        if db.token_file is not None and db.username is not None:
+            said.append("influx.token_file does nothing beside username; leave one of them out")
+        if db.ca_file is not None and db.url.startswith("http:"):
+            said.append(f"influx.ca_file does nothing for {db.url}, which is not encrypted; write https://")
+    return said
 
 
 def tls(where: str, link: MqttLink) -> ssl.SSLContext | None:

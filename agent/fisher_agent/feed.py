@@ -78,6 +78,11 @@ class Feed:
                 return found
         return FINE
 
+    @property
+    def counted(self) -> bool:
+        """Whether its rate is known, where it has to be counted."""
+        return self._config.stamped or self._blocks or len(self._counts) == RATE_MINUTES
+
     def _cover(self, t_ns: int, end_ns: int, n: int) -> None:
         if end_ns < self._end_ns - COVER_NS:  # the clock stepped back
             self._covered.clear()

@@ -53,7 +53,7 @@ def status_lines(document: dict[str, Any]) -> list[str]:
         if m.get("maintenance_until_ms"):
             lines.append(f"  in maintenance until {_clock(m['maintenance_until_ms'])}")
         lines += [f"  {m[key]}" for key in ("drift_text", "offer") if m.get(key)]
-    lines += [f"{name}: {proof}" for name, proof in document["proofs"].items()]
+    lines += [f"{name}: {proof}" for name, proof in document.get("proofs", {}).items()]
     return lines + [f"degraded: {name}: {why}" for name, why in document["degraded"].items()]
 
 

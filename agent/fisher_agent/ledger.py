@@ -161,8 +161,8 @@ class Ledger:
         for mode in bank.modes:
             kept = await self._in_store(self._store.probation, f"{machine}/{mode}")
             if kept is None and len(bank.modes) == 1:  # as written before modes had theirs
-                kept = await self._in_store(self._store.probation, machine)
-                await self._forget_probation(machine)
+                await self._in_store(self._store.rename_probation, machine, f"{machine}/{mode}")
+                kept = await self._in_store(self._store.probation, f"{machine}/{mode}")
             try:
                 found |= {mode: Probation.restore(*kept)} if kept else {}
             except BadFile as error:  # it begins anew with the bank, which holds what was learnt until yesterday

@@ -3,6 +3,7 @@
 Pure but for the times it is given: `mono_s` is the monotonic clock (staleness, holding a level), `t_ns` is UTC.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -66,8 +67,8 @@ class LiveMachine:
         self.offer = ""  # what came of the latest maintenance, for an operator
         self.drift: tuple[ModeDrift, ...] = ()  # of its normal state, as of the latest look
         self._window = config.window
-        window, silence_s = config.window, min(config.stale_after_s(c) for c in machine.channels)
-        self._patience_s = silence_s + window.length_s + 3 * window.hop_s + window.lateness_s
+        window = config.window
+        self._patience_s = window.length_s + 3 * window.hop_s + window.lateness_s  # beyond the silence of a channel
         self.probations: Mapping[str, Probation] = {}  # by mode; those that are over, too
         self.verdict: Verdict | None = None
         self.verdicts = 0
@@ -197,13 +198,19 @@ class LiveMachine:
             hearing.stream_since_s = mono_s
         since_s = mono_s if hearing.stream_since_s is None else hearing.stream_since_s
         new = hearing.stream.bad and mono_s - since_s < SURE_STREAM_S[hearing.stream.status]
-        hearing.lasting.take(None if new and not hearing.lasting.standing.bad else hearing.stream, t_s=mono_s)
+        stands = hearing.lasting.standing
+        # After a start or a pause the rate was not counted yet; until it is, what was known of it stands.
+        uncounted = stands.status is Status.RATE_MISMATCH and not hearing.stream.bad and not hearing.feed.counted
+        known = not uncounted and not (new and not stands.bad)
+        hearing.lasting.take(hearing.stream if known else None, t_s=mono_s)
 
     def flush_if_silent(self) -> list[Moment]:
         """When every channel is silent, no frame will ever close the last grid times: they are judged as they are."""
-        if all(h.stale for h in self._hearing.values()):
-            return self._stamped(self.gatherer.flush())
-        return []
+        return self.flush() if self.all_stale else []
+
+    def flush(self) -> list[Moment]:
+        """What waits for channels that are behind, as it is: nothing more will come."""
+        return self._stamped(self.gatherer.flush())
 
     def resume(self, *, mono_s: float) -> None:
         """Count every channel as heard now: after a long pause of the process itself, silence proves nothing."""
@@ -218,8 +225,9 @@ class LiveMachine:
         return all(h.stale for h in self._hearing.values())
 
     def unjudged(self, *, mono_s: float) -> bool:
-        """Whether the latest verdict is older than it should ever be: three hops beyond the most patient silence."""
-        return self.verdict is not None and mono_s - self.judged_s > self._patience_s
+        """Whether the latest verdict is older than those who speak allow: three hops beyond their shortest silence."""
+        silence_s = min((h.stale_after_s for h in self._hearing.values() if not h.stale), default=math.inf)
+        return self.verdict is not None and mono_s - self.judged_s > silence_s + self._patience_s
 
     def status(self, channel: str) -> Status:
         """The one word for a channel: staleness first, then what its samples and its stream look like."""

@@ -3,7 +3,7 @@
 A machine without modes has one. Pure, as `probation`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from fisher_agent.alarmconfig import AlarmConfig
 from fisher_agent.bank import Bank
 from fisher_agent.errors import ConfigError
 from fisher_agent.lifecycle import Alarm
-from fisher_agent.probation import Probation, follow, words
+from fisher_agent.probation import REPLACED, Probation, follow, words
 from fisher_agent.stages import Verdict
 
 Probations = Mapping[str, Probation]  # by mode
@@ -28,9 +28,37 @@ def taken(all_: Probations, verdict: Verdict, anomaly: Alarm) -> Probations:
 
 
 def followed(before: Probations, banks: Iterable[Bank], alarm: AlarmConfig) -> Probations:
-    """As `probation.follow`, of every mode that was loaded; a mode that is no more has none."""
-    found = {bank.mode: follow(before.get(bank.mode), bank, alarm) for bank in banks}
-    return {mode: p for mode, p in found.items() if p is not None}
+    """As `probation.follow`, of every mode that was loaded; a mode that is no more has none.
+
+    A mode with another name takes its probation along. A version that is older in any mode was rolled back to: that
+    ends it for all of them.
+    """
+    known, loaded = dict(before), list(banks)
+    for bank in loaded:
+        if bank.mode not in known and (was := _renamed(before, bank, {b.mode for b in loaded})):
+            known[bank.mode] = known.pop(was)
+    found = {bank.mode: follow(known.get(bank.mode), bank, alarm) for bank in loaded}
+    back = any(b.mode in known and b.created_ns < known[b.mode].bank_ns for b in loaded)
+    return {
+        mode: replace(p, ended=REPLACED, settled=True) if back and not p.ended else p
+        for mode, p in found.items()
+        if p is not None
+    }
+
+
+def _renamed(before: Probations, bank: Bank, modes: Collection[str]) -> str | None:
+    """The name that a bank's mode had: that of a mode which is no more, of the same enrolment."""
+    new = bank.calibrated
+    return next(
+        (
+            mode
+            for mode, p in before.items()
+            if mode not in modes
+            and new is not None
+            and (p.calibrated.since_s, p.calibrated.enrolled_limit) == (new.since_s, new.enrolled_limit)
+        ),
+        None,
+    )
 
 
 def confirmed(all_: Probations, machine: str, by: str) -> Probations:

@@ -30,9 +30,10 @@ async def serve(agent: Agent) -> None:
 async def refine(agent: Agent, live: LiveMachine, *, now_ns: int) -> None:
     """End what is due to end, and set the limits of the modes anew where that is due."""
     live.probations = {mode: p.checked(now_ns) for mode, p in live.probations.items()}
-    due = {mode: p for mode, p in live.probations.items() if p.due(now_ns)}
-    if not due:
+    if not any(p.due(now_ns) for p in live.probations.values()):
         return
+    # All that go on, whichever of them is due: a version carries the limits of every mode.
+    due = {mode: p for mode, p in live.probations.items() if not p.settled}
     limits = {mode: limit for mode, p in due.items() if (limit := p.refined()) is not None}
     made = bool(limits) and await agent.in_store(agent.library.refine, live.config.id, due, limits)
     # They may have learnt on meanwhile.

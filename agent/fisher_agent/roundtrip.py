@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fisher_agent.config import Config, InfluxConfig
@@ -96,8 +97,8 @@ async def prove_influx(config: InfluxConfig | None, names: Names) -> list[Proof]
         return [Proof("influx", config.url, error=str(failure), reached="answered" in str(failure))]
     if seen.by:
         how = f"and read back by {seen.by}"
-    elif seen.refusals:
-        how = f"(204), and could not be read back ({seen.refusals})"
+    elif seen.refusals or seen.failures:
+        how = f"(204), and could not be read back ({'; '.join(filter(None, (seen.refusals, seen.failures)))})"
     else:
         how = f"(204), and a query did not show it within {VISIBLE_S:g} s"
     return [Proof("influx", config.url, proof=f"a point was accepted by {api} {how}")]
@@ -108,7 +109,8 @@ class Seen:
     """Whether a point that the database accepted can be read back."""
 
     by: str = ""  # the API that showed it
-    refusals: str = ""  # why none may be asked; with neither, it was asked and did not show the point
+    refusals: str = ""  # why none may be asked
+    failures: str = ""  # why those that may did not answer; with none of the three, one answered without the point
 
 
 async def write_and_read(config: InfluxConfig, names: Names) -> tuple[str, Seen]:
@@ -116,31 +118,35 @@ async def write_and_read(config: InfluxConfig, names: Names) -> tuple[str, Seen]
 
     Raises Unavailable where it is not accepted.
     """
-    value = secrets.randbelow(2**31)
+    value, t_ns = secrets.randbelow(2**31), time.time_ns()
     where = (("site", names.site), ("edge", names.edge))
-    point = lines([Point(MEASUREMENT, where, (("value", value),), time.time_ns())])
+    point = lines([Point(MEASUREMENT, where, (("value", value),), t_ns)])
     async with InfluxSink(config) as sink:
         rejected = await sink.write(point)
         api = sink.api
     if rejected.positions:
         raise Unavailable(f"bucket {config.bucket!r} at {config.url} answered a point with {rejected.reason}")
-    return str(api), await _read_back(config, value)
+    return str(api), await _read_back(config, value, t_ns)
 
 
-async def _read_back(config: InfluxConfig, value: int) -> Seen:
+async def _read_back(config: InfluxConfig, value: int, t_ns: int) -> Seen:
     reader = ReadBack(config)
     deadline = time.monotonic() + VISIBLE_S
     try:
         while True:
-            if by := await asyncio.to_thread(reader.found, MEASUREMENT, value):
+            if by := await asyncio.to_thread(reader.found, MEASUREMENT, value, t_ns=t_ns):
                 return Seen(by=by)
             if not reader.answers:
-                return Seen(refusals="; ".join(f"{name}: {why}" for name, why in reader.refusals.items()))
+                return Seen(refusals=_said(reader.refusals))
             if time.monotonic() > deadline:
-                return Seen()
+                return Seen() if reader.answered else Seen(failures=_said(reader.failures))
             await asyncio.sleep(POLL_S)
     finally:
         reader.close()
+
+
+def _said(why: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in why.items())
 
 
 async def _subscribed(link: PlantLink, topic: str) -> str:

@@ -228,7 +228,7 @@ class Agent:
         for task in self._source_tasks.values():
             task.cancel()
         for machine in self.machines.values():
-            self._queue(machine.gatherer.flush())
+            self._queue(machine.flush())
         self._drained.set()
         self._work.set()
         await finish([compute, ticker], deadline=deadline)
@@ -350,7 +350,6 @@ class Agent:
             if now_s - last_s > 5 * TICK_S:  # the box was suspended: silence in between proves nothing
                 for machine in self.machines.values():
                     machine.resume(mono_s=now_s)
-                self._progress.made()
             last_s = now_s
             flood = self.ledger.performance.flood(utc_ns // MS)
             for machine in list(self.machines.values()):
@@ -373,7 +372,9 @@ class Agent:
                 republished_s = now_s
                 self.board.renew()
             self.announce()
-            self._progress.tell(*self._serving.for_systemd, waiting=bool(self.waiting.backlog.waiting))
+            self._progress.tell(
+                *self._serving.for_systemd, waiting=self.waiting.backlog.waiting + self.account.in_hand > 0
+            )
 
     def _watched(self, machine: LiveMachine) -> bool:
         return self.machines.get(machine.config.id) is machine

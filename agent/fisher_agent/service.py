@@ -12,6 +12,7 @@ import structlog
 STALLED_S = 20.0  # a backlog that does not shrink for this long: stop feeding the watchdog
 GIVE_UP_S = 60.0  # systemd has acted by then; where nobody watches over us we end by ourselves
 GAVE_UP = 1  # the exit code
+SEEN_S = 2.0  # between two looks: more was not seen
 MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8  # <malloc.h>
 PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 HEAP = {MMAP_THRESHOLD: 1 << 20, TRIM_THRESHOLD: 8 << 20, ARENA_MAX: 2}
@@ -44,7 +45,7 @@ class Progress:
 
     def __init__(self, systemd: Systemd) -> None:
         self._systemd = systemd
-        self._made_s = time.monotonic()
+        self._made_s = self._told_s = time.monotonic()
 
     def made(self) -> float:
         """A batch is done, or there is nothing to do. Returns the time (monotonic)."""
@@ -54,9 +55,14 @@ class Progress:
     def tell(self, *lines: str, waiting: bool) -> None:
         """Once a second: feed the watchdog, unless work waits and none is done; after a minute of that, end.
 
+        Only what is seen second by second counts: after a pause of the box, or of the disk that the caller waited for,
+        nobody knows what the thread could have done meanwhile.
         A container's engine, or a start by hand, has no watchdog: there an agent that hangs would look alive for ever.
         """
-        stalled_s = time.monotonic() - self._made_s if waiting else 0.0
+        now_s = time.monotonic()
+        self._made_s = max(self._made_s + max(0.0, now_s - self._told_s - SEEN_S), now_s if not waiting else 0.0)
+        self._told_s = now_s
+        stalled_s = now_s - self._made_s
         if stalled_s < STALLED_S:
             self._systemd.tell("WATCHDOG=1", *lines)
         elif stalled_s > GIVE_UP_S:

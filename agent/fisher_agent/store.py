@@ -336,6 +336,13 @@ class Store:
             kept = [(f"{name}/{machine}", value) for name, value in rows if value is not None]
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", kept)
 
+    def rename_probation(self, before: str, after: str) -> None:
+        """Keep what was kept under one key under another, where there is anything."""
+        with self._writing(self._points) as db:
+            for name in ("probation", "probation-top"):
+                found = (f"{name}/{after}", f"{name}/{before}")
+                db.execute("UPDATE OR REPLACE meta SET key = ? WHERE key = ?", found)
+
     # How.
 
     def _rows(self, select: str, *values: object) -> list[Any]:

@@ -400,6 +400,16 @@ def test_windows_of_a_channel_whose_rate_is_not_the_configured_one_do_not_score(
     assert amp.ratio >= 0
     assert (now.running, now.quality) == (True, Quality.PARTIAL)
     assert "vib is rate-mismatch" in now.note
+    # What was known stands until the rate was counted again, after a pause and after a restart.
+    seen.resume(mono_s=241.0)
+    again = LiveMachine(PRESS, CONFIG, seen.alarms, mono_s=0.0)
+    for machine_, first_s in ((seen, 241.0), (again, 0.0)):
+        for k in range(100):
+            mono_s, utc_ns = first_s + k + 1, LATER_NS + (241 + k) * 10**9
+            frame = Frame("press-07", "vib", utc_ns, 8000.0, np.ones(8800, np.float32))
+            machine_.frame(frame, mono_s=mono_s, utc_ns=utc_ns)
+            machine_.tick(mono_s=mono_s, utc_ns=utc_ns)
+        assert machine_.sensor_states()["vib"][0] is Status.RATE_MISMATCH
 
 
 def test_another_stated_rate_is_a_bad_sensor_after_a_while() -> None:

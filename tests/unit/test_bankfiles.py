@@ -166,17 +166,48 @@ def test_the_oldest_versions_go_but_none_that_is_needed(tmp_path: Path) -> None:
     assert not [p for p in (tmp_path / "m").iterdir() if p.name.startswith(".")]
 
 
-def test_a_version_that_waits_and_the_waveforms_that_others_share_stay(tmp_path: Path) -> None:
+def refine(files: BankFiles, version: str) -> None:
+    before = files.active("m")
+    assert before is not None
+    root = files.root("m", before)
+    files.save("m", version, data=b"x", manifest={"refined": {"from": before, "root": root}}, like=before)
+    files.activate("m", version)
+
+
+def test_a_version_that_waits_stays_however_often_limits_are_refined(tmp_path: Path) -> None:
     files = BankFiles(tmp_path)
     files.save("m", "v0", data=b"x", manifest={}, waveforms=b"w")
     files.activate("m", "v0")
-    files.save("m", "v1", data=b"y", manifest={"waits": True})
-    for n in range(2, 5):
-        before = files.active("m")
-        files.save("m", f"v{n}", data=b"x", manifest={"refined": {"from": before}}, like=before)
-        files.activate("m", f"v{n}")
-    assert files.waiting("m") == "v1"
-    assert files.prune("m", keep=2) == ["v0", "v2"]
-    assert files.waveforms("m", "v4") == b"w"
-    assert files.waiting("m") is None, "what its limit was refined from is gone, so is what is newer than that"
-    assert "v1" in files.versions("m")
+    files.save("m", "w", data=b"y", manifest={"waits": True})
+    for n in range(20):
+        refine(files, f"r{n}")
+        files.prune("m", keep=2)
+        assert files.waiting("m") == "w"
+    assert files.waveforms("m", "r19") == b"w", "shared on the disk"
+    assert files.versions("m") == ["w", "r18", "r19"]
+    assert files.rollback("m") == "r18"
+
+
+def test_what_a_rollback_leads_to_stays_though_much_waited_after_it(tmp_path: Path) -> None:
+    files = BankFiles(tmp_path)
+    files.save("m", "v1", data=b"x", manifest={})
+    files.activate("m", "v1")
+    for n in range(10):
+        files.save("m", f"w{n}", data=b"y", manifest={"waits": True})
+        files.prune("m", keep=5)
+    files.activate("m", "w9")
+    files.save("m", "x", data=b"z", manifest={"waits": True})
+    files.prune("m", keep=5)
+    assert files.rollback("m") == "v1"
+
+
+def test_nothing_goes_while_it_is_unclear_what_is_needed(tmp_path: Path) -> None:
+    files = BankFiles(tmp_path)
+    files.save("m", "v0", data=b"x", manifest={})
+    files.activate("m", "v0")
+    for n in range(5):
+        refine(files, f"r{n}")
+    (tmp_path / "m" / "r2" / "manifest.json").write_text("{")
+    assert files.prune("m", keep=2) == ["v0", "r0", "r1"], "a damaged one that is past does not stand in the way"
+    (tmp_path / "m" / "active").write_text("../x")
+    assert files.prune("m", keep=2) == []

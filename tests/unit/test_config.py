@@ -6,6 +6,7 @@ import pytest
 
 from fisher_agent.config import Config
 from fisher_agent.configfile import default_path, load, parse
+from fisher_agent.credentials import unused
 from fisher_agent.errors import ConfigError
 
 HEAD = 'site = "plant1"\nedge = "edge-1"\n'
@@ -95,21 +96,25 @@ def test_no_sentence_repeats_a_password() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "key", "says"),
+    ("head", "says"),
     [
-        ('[mqtt]\npassword_file = "p"\n', "mqtt", "password_file needs username"),
-        ('[mqtt]\nurl = "mqtts://h"\nkey_file = "p"\n', "mqtt", "key_file needs cert_file"),
-        ('[mqtt]\nca_file = "p"\n', "mqtt", "ca_file does nothing for mqtt://127.0.0.1:1883, which is not encrypted"),
-        ('[mqtt]\ncert_file = "p"\n', "mqtt", "cert_file does nothing"),
-        ('[influx]\npassword_file = "p"\n', "influx", "password_file needs username"),
-        ('[influx]\nusername = "u"\ntoken_file = "p"\n', "influx", "leave one out"),
-        ('[influx]\nca_file = "p"\n', "influx", "write https://"),
+        ('[mqtt]\npassword_file = "p"\n', "mqtt.password_file needs username"),
+        ('[mqtt]\nurl = "mqtts://h"\nkey_file = "p"\n', "mqtt.key_file needs cert_file"),
+        ('[mqtt]\nca_file = "p"\n', "mqtt.ca_file does nothing for mqtt://127.0.0.1:1883, which is not encrypted"),
+        ('[mqtt]\ncert_file = "p"\n', "mqtt.cert_file does nothing"),
+        ('[influx]\npassword_file = "p"\n', "influx.password_file needs username"),
+        ('[influx]\nusername = "u"\ntoken_file = "p"\n', "influx.token_file does nothing beside username"),
+        ('[influx]\nca_file = "p"\n', "influx.ca_file does nothing for http://127.0.0.1:8086"),
     ],
 )  # fmt: skip
-def test_a_secret_that_would_protect_nothing_is_named(head: str, key: str, says: str) -> None:
-    found = mistakes(whole(head=head))
-    assert set(found) == {key}
-    assert says in found[key]
+def test_a_secret_that_protects_nothing_is_named_and_ends_nothing(head: str, says: str) -> None:
+    (found,) = unused(parse(whole(head=head)))
+    assert found.startswith(says)
+
+
+def test_sources_are_looked_at_too_and_what_is_right_is_not_named() -> None:
+    assert unused(parse(whole(source='ca_file = "p"\n')))[0].startswith("sources[0].ca_file does nothing")
+    assert unused(parse(whole())) == []
 
 
 @pytest.mark.parametrize(

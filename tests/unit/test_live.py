@@ -193,6 +193,17 @@ def test_a_machine_that_is_heard_and_not_judged_any_more_is_unknown_until_it_is(
     assert not live.unjudged(mono_s=40.0), "the box slept"
 
 
+def test_how_long_a_machine_may_be_unjudged_follows_from_those_who_speak() -> None:
+    slow = machine(PRESS.model_copy(update={"channels": (VIBRATION, CURRENT.model_copy(update={"stale_s": 1800.0}))}))
+    slow.judged(verdict(), fault_code=0, mono_s=0.0)
+    hear(slow, mono_s=0.0)
+    hear(slow, mono_s=0.0, channel="amp")
+    assert slow.unjudged(mono_s=20.0), "the fast channel should have given windows"
+    slow.tick(mono_s=STALE_S + 1, utc_ns=UTC_NS)
+    assert slow.status("vib") is Status.STALE
+    assert not slow.unjudged(mono_s=600.0), "the other one speaks in bursts"
+
+
 def test_a_stopped_machine_keeps_its_level() -> None:
     live = machine()
     raised(live, mono_s=0.0)

@@ -165,3 +165,38 @@ async def test_an_operator_ends_it_for_every_mode_or_calls_an_alarm_false_in_the
         probations.confirmed({}, "press-07", "")
     with pytest.raises(ConfigError, match="is not on probation"):
         probations.called_false({}, "press-07", 1)
+
+
+async def test_modes_that_were_taught_apart_are_refined_together(plant: Plant) -> None:
+    began = plant.limits()
+    now = {m: p._learning([1.2 * began[m]] * 3) for m, p in plant.live.probations.items()}
+    later = replace(now["full"], refined_ns=now["full"].refined_ns + DAY_NS // 2)
+    plant.live.probations = {**now, "full": later}
+    versions = len(plant.files.versions("press-07"))
+    for half in range(2, 6):  # two days
+        now_ns = now["idle"].refined_ns + half * DAY_NS // 2
+        await refining.refine(plant, plant.live, now_ns=now_ns)  # type: ignore[arg-type]
+    assert all(limit > began[mode] for mode, limit in plant.limits().items())
+    assert len(plant.files.versions("press-07")) == versions + 1
+    assert len({p.refined_ns for p in plant.live.probations.values()}) == 1
+
+
+async def test_a_rollback_ends_it_in_every_mode(plant: Plant) -> None:
+    now, began = plant.live.probations, plant.limits()
+    plant.live.probations = {**now, "full": now["full"]._learning([1.2 * began["full"]] * 3)}
+    await refining.refine(plant, plant.live, now_ns=now["full"].refined_ns + DAY_NS)  # type: ignore[arg-type]
+    plant.files.rollback("press-07")
+    await plant.use_bank("press-07")
+    assert {p.ended for p in plant.live.probations.values()} == {"an older bank judges"}
+
+
+async def test_a_mode_with_another_name_takes_its_probation_along(plant: Plant) -> None:
+    plant.see("idle", 0.5, block(plant, "idle") + ALARM.delay[1] - 1)
+    plant.live.probations = probations.confirmed(plant.live.probations, "press-07", "ada")
+    bank, _ = plant.library.load(MACHINE)
+    assert bank is not None
+    renamed = bank.renamed({"idle": "slow"}, version="v9")
+    after = probations.followed(plant.live.probations, renamed, ALARM)
+    assert {m: (p.learnt, p.ended) for m, p in after.items()} == {
+        "slow": (1, "confirmed by ada"), "full": (0, "confirmed by ada"),
+    }  # fmt: skip

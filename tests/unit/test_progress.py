@@ -30,32 +30,50 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
+def look(progress: Progress, clock: list[float], seconds: float, *, waiting: bool = True) -> None:
+    """Once a second, as the daemon does."""
+    for _ in range(round(seconds)):
+        clock[0] += 1.0
+        progress.tell(waiting=waiting)
+
+
 def test_the_watchdog_is_fed_while_batches_are_done(clock: list[float], ends: list[int]) -> None:
     progress = Progress(manager := Manager())
-    clock[0] += STALLED_S - 0.1
-    progress.tell("STATUS=well", waiting=True)
-    assert manager.heard == ["WATCHDOG=1", "STATUS=well"]
-    clock[0] += 0.2
-    progress.tell(waiting=True)
-    assert manager.heard == ["WATCHDOG=1", "STATUS=well"], "it stalls"
+    look(progress, clock, STALLED_S - 1)
+    assert len(manager.heard) == STALLED_S - 1
+    look(progress, clock, 10)
+    assert len(manager.heard) == STALLED_S - 1, "it stalls"
     assert progress.made() == clock[0]
-    progress.tell(waiting=True)
-    assert manager.heard[-1] == "WATCHDOG=1" and len(manager.heard) == 3
+    progress.tell("STATUS=well", waiting=True)
+    assert manager.heard[-2:] == ["WATCHDOG=1", "STATUS=well"]
     assert ends == []
 
 
-def test_where_nothing_waits_nothing_stalls(clock: list[float], ends: list[int]) -> None:
+def test_where_nothing_waits_nothing_stalls_and_a_window_after_hours_is_no_stall(
+    clock: list[float], ends: list[int]
+) -> None:
     progress = Progress(manager := Manager())
-    clock[0] += 10 * GIVE_UP_S
-    progress.tell(waiting=False)
-    assert (manager.heard, ends) == (["WATCHDOG=1"], [])
+    look(progress, clock, 10 * GIVE_UP_S, waiting=False)
+    progress.tell(waiting=True)  # a window that came between the look at the backlog and this
+    look(progress, clock, 5)
+    assert len(manager.heard) == 10 * GIVE_UP_S + 6
+    assert ends == []
+
+
+@pytest.mark.parametrize("away_s", [GIVE_UP_S + 1, 10_000.0])
+def test_a_pause_in_which_nobody_looked_is_no_stall(clock: list[float], ends: list[int], away_s: float) -> None:
+    progress = Progress(manager := Manager())
+    look(progress, clock, 3)
+    clock[0] += away_s  # the box slept, or the disk did not answer
+    look(progress, clock, STALLED_S - 7)
+    assert len(manager.heard) == 3 + STALLED_S - 7
+    assert ends == []
 
 
 def test_without_a_watchdog_it_ends_by_itself(clock: list[float], ends: list[int]) -> None:
     progress = Progress(manager := Manager())
-    clock[0] += GIVE_UP_S
-    progress.tell(waiting=True)
+    look(progress, clock, GIVE_UP_S)
     assert ends == []
-    clock[0] += 0.1
-    progress.tell(waiting=True)
-    assert (manager.heard, ends) == ([], [GAVE_UP])
+    look(progress, clock, 1)
+    assert ends == [GAVE_UP]
+    assert len(manager.heard) == STALLED_S - 1

@@ -8,7 +8,6 @@ the two `_info` metrics, one series each.
 import asyncio
 import platform
 import resource
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from fisher_agent.runtime import Agent
 from fisher_agent.service import rss_bytes
 
 NS = 1e-9
-OPEN_FILES = Path("/proc/self/fd")
+OPEN_FILES, THREADS = Path("/proc/self/fd"), Path("/proc/self/task")
 QUEUES: tuple[Queue, ...] = ("influx", "mqtt")
 
 
@@ -51,7 +50,7 @@ def _process(agent: Agent) -> Iterator[Family]:
     yield gauge("process_open_fds", "Open file descriptors.", _one(sum(1 for _ in OPEN_FILES.iterdir())))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     yield gauge("process_max_fds", "How many file descriptors may be open.", _one(most))
-    yield gauge("process_threads", "Threads.", _one(threading.active_count()))
+    yield gauge("process_threads", "Threads, native ones too.", _one(sum(1 for _ in THREADS.iterdir())))
     yield gauge("fisher_tasks", "Tasks of the event loop.", _one(len(asyncio.all_tasks())))
     links = agent.links.up
     yield gauge(
