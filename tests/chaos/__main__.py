@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +31,7 @@ def main() -> int:
     faults += ["killed"] * arguments.kills
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="fisher-chaos-"))
     report = live(folder, seed=arguments.seed, faults=faults, say=lambda line: print(line, flush=True))
+    report.command = "make chaos ARGS=" + shlex.quote(shlex.join(sys.argv[1:]))
     text = json.dumps(report.as_dict(), indent=1)
     print(text)
     if arguments.report:

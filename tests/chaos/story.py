@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ class Report:
     """What was broken and what it took to recover."""
 
     seed: int
+    began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    command: str = ""
     faults: dict[str, int] = field(default_factory=dict)  # how often each was brought about
     slowest_s: dict[str, float] = field(default_factory=dict)  # until everything worked again
     scores: int = 0
