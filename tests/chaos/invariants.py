@@ -1,9 +1,8 @@
 """What holds whatever was broken. Each check raises AssertionError with what it found."""
 
-import itertools
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from chaos.plant import ILL, WELL, Plant
@@ -126,9 +125,10 @@ def windows_are_accounted_for(plant: Plant) -> None:
     assert account["balanced"], account
 
 
-def times_only_go_up(plant: Plant) -> None:
-    """Scores of a machine are of ever later windows, over kills too."""
+def no_window_is_judged_twice(plant: Plant) -> None:
+    """Scores of a machine are of different windows, over kills too. Their times may go back: a sensor's clock did."""
     with plant.database() as db:
         for machine in (WELL, ILL):
-            times = [t for (t,) in db.execute("SELECT t_ns FROM score WHERE machine = ? ORDER BY id", (machine,))]
-            assert all(a < b for a, b in itertools.pairwise(times)), f"{machine}: a window was judged twice"
+            times = [t for (t,) in db.execute("SELECT t_ns FROM score WHERE machine = ?", (machine,))]
+            twice = [t for t, n in Counter(times).items() if n > 1]
+            assert not twice, f"{machine}: judged twice: {twice[:10]}"

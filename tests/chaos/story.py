@@ -60,7 +60,7 @@ def live(folder: Path, *, seed: int, faults: Sequence[str], say: Callable[[str],
         invariants.no_transition_is_lost(plant)
         report.scores = len(plant.scores_seen)
         invariants.windows_are_accounted_for(plant)
-        invariants.times_only_go_up(plant)
+        invariants.no_window_is_judged_twice(plant)
         report.transitions = len(plant.transitions_seen)
         assert plant.scores(WELL) and plant.scores(ILL)
     report.seconds = round(time.monotonic() - began_s)
