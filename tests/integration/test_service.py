@@ -84,7 +84,7 @@ def test_a_model_that_does_not_reproduce_its_self_test_never_gets_ready(tmp_path
     (wrong / "manifest.json").write_text(json.dumps(manifest))
     config = small_config(tmp_path, source=NOWHERE, extra=f'[model]\nbundle = "{wrong}"')
     with contextlib.closing(Supervisor(config, tmp_path)) as service:
-        assert service.process.wait(timeout=30) == 1
+        assert service.process.wait(timeout=90) == 1
         assert "does not reproduce the self-test" in service.log.read_text()
         assert "Traceback" not in service.log.read_text()
         service._socket.settimeout(0)
