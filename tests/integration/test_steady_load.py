@@ -3,17 +3,17 @@
 import json
 import os
 import statistics
-import threading
 import time
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fisher_agent.wire import FRAME_DTYPES, HEADER, MAGIC
 from integration.harness import BASE, Daemon, Hmi, MqttOutlet, cli_json, write_config
+from sender import Sender
 from servers.mosquitto import Mosquitto
 from servers.victoria import VictoriaMetrics
 
@@ -44,7 +44,7 @@ def signal(seed: int, seconds: float) -> np.ndarray:
     return (0.1 * random.standard_normal(len(t_s)) + 0.05 * tones).astype(np.float32)
 
 
-class Load:
+class Load(Sender):
     """A thread that publishes every channel's next block every 0.2 s; what it sends was made before, for its own CPU
     time is taken from the daemon's."""
 
@@ -55,26 +55,17 @@ class Load:
         self._plan = [(f"raw/{m}/{c}", cycle(own)) for m in MACHINES for c, own in zip(CHANNELS, blocks, strict=True)]
         self._turns = round(seconds / BLOCK_S)
         self._outlet = outlet
-        self._halt = threading.Event()
-        self._thread = threading.Thread(target=self._send, name="load", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._halt.set()
-        self._thread.join()
+        super().__init__("load")
 
     def ended(self, *, timeout_s: float) -> bool:
         """Wait so long for its end."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        self.thread.join(timeout_s)
+        return not self.thread.is_alive()
 
-    def _send(self) -> None:
+    def send(self) -> None:
         began_s = time.monotonic()
         for turn in range(self._turns):
-            if self._halt.wait(max(0.0, began_s + turn * BLOCK_S - time.monotonic())):
+            if self.halt.wait(max(0.0, began_s + turn * BLOCK_S - time.monotonic())):
                 return
             t_ns = self.start_ns + turn * round(BLOCK_S * 1e9)
             header = HEADER.pack(MAGIC, F32, 1, 0, t_ns, RATE_HZ, turn, BLOCK)

@@ -3,20 +3,19 @@
 One machine is ill for twenty seconds of every two minutes, so that alarms flow.
 """
 
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from fisher_agent.stages import Floats
 from fisher_agent.wire import FRAME_DTYPES, HEADER, MAGIC
 from integration.harness import MqttOutlet
+from sender import Sender
 
-RATES_HZ = {"vib": 25600, "mic": 12800, "cur": 4000, "trq": 1000}
-KINDS = {"vib": ("vibration", "g"), "mic": ("sound", "Pa"), "cur": ("current", "A"), "trq": ("torque", "Nm")}
+RATES_HZ = {"vib": 25600, "mic": 12800, "cur": 4000, "volt": 1000}
+KINDS = {"vib": ("vibration", "g"), "mic": ("sound", "Pa"), "cur": ("current", "A"), "volt": ("voltage", "V")}
 BLOCK_S = 0.2
 LOOP_S = 37.4  # no multiple of the hop, so that no window comes twice in it
 ILL_S, ILL_EVERY_S = 20.0, 120.0
@@ -59,7 +58,7 @@ def recorded(path: Path) -> Path:
     return path
 
 
-class Load:
+class Load(Sender):
     """`with Load(outlet, machines):` a thread publishes every channel's block as its last sample is taken."""
 
     def __init__(self, outlet: MqttOutlet, machines: Sequence[str]) -> None:
@@ -70,18 +69,9 @@ class Load:
             for ill in (False, True)
         }
         self.late_s = 0.0  # the most that a turn of sending was behind
-        self._halt = threading.Event()
-        self._thread = threading.Thread(target=self._send, name="load", daemon=True)
+        super().__init__("load")
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._halt.set()
-        self._thread.join()
-
-    def _send(self) -> None:
+    def send(self) -> None:
         step_ns = round(BLOCK_S * 1e9)
         start_ns = time.time_ns() // step_ns * step_ns
         turn = 0
@@ -89,7 +79,7 @@ class Load:
             t_ns = start_ns + turn * step_ns
             wait_s = (t_ns + step_ns - time.time_ns()) / 1e9
             self.late_s = max(self.late_s, -wait_s)
-            if self._halt.wait(max(0.0, wait_s)):
+            if self.halt.wait(max(0.0, wait_s)):
                 return
             sick = turn * BLOCK_S % ILL_EVERY_S > ILL_EVERY_S - ILL_S
             for n, machine in enumerate(self._machines):

@@ -2,27 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fakes import WINDOW, FakeEmbedder, bundle
 from fisher_agent import probations, refining
-from fisher_agent.alarms import MachineAlarms
 from fisher_agent.bankfiles import BankFiles
 from fisher_agent.banks import BankLibrary, Engine
-from fisher_agent.board import Board
 from fisher_agent.codes import Quality
 from fisher_agent.config import Config
 from fisher_agent.errors import ConfigError
-from fisher_agent.ledger import Ledger, Model
-from fisher_agent.live import LiveMachine
+from fisher_agent.ledger import Model
 from fisher_agent.probation import DAY_NS
-from fisher_agent.report import Names
 from fisher_agent.stages import Verdict
-from fisher_agent.stats import Stats
 from fisher_agent.store import Store
+from learningplant import LearningPlant
 from modal import FRONTEND, FULL, IDLE, RULED, heard
 from unit.test_probation import ALARM
 
@@ -30,34 +25,14 @@ MACHINE = RULED.model_copy(update={"alarm": ALARM})
 MODEL = Model("fake", "b", "trained", "fake", "f32", "CPU")
 
 
-class Plant:
-    """What learning on touches of the daemon: library, ledger, store and one machine with two modes."""
+class Plant(LearningPlant):
+    """A machine with two modes."""
 
     def __init__(self, folder: Path, store: Store) -> None:
-        self.config = Config(site="s", edge="e", state_dir=folder, window=WINDOW, machines=(MACHINE,))
-        self.files = BankFiles(folder / "banks")
-        self.library = BankLibrary(self.config, self.files, Engine(bundle(), FRONTEND, FakeEmbedder(), MODEL))
-        self.store = store
-        self.ledger = Ledger(
-            Names.of(self.config), store, self.in_store, board=Board(), stats=Stats(), model=MODEL
-        )  # fmt: skip
-        self.pipeline = SimpleNamespace(judges={})
-        self.live = self.fresh()
-
-    def fresh(self) -> LiveMachine:
-        alarms = MachineAlarms("press-07", ["vib", "rpm"], ALARM)
-        self.live = LiveMachine(MACHINE, self.config, alarms, mono_s=0.0)
-        self.machines = {"press-07": self.live}
-        return self.live
-
-    async def in_store(self, function: Any, *values: Any, **keys: Any) -> Any:
-        return function(*values, **keys)
-
-    async def use_bank(self, machine: str) -> None:
-        bank, problem = self.library.load(MACHINE)
-        assert problem == ""
-        self.pipeline.judges[machine] = self.library.judge(MACHINE, bank)
-        await self.ledger.judged_with(self.live, bank)
+        config = Config(site="s", edge="e", state_dir=folder, window=WINDOW, machines=(MACHINE,))
+        files = BankFiles(folder / "banks")
+        library = BankLibrary(config, files, Engine(bundle(), FRONTEND, FakeEmbedder(), MODEL))
+        super().__init__(config, MACHINE, library=library, files=files, store=store)
 
     def limits(self) -> dict[str, float]:
         bank, _ = self.library.load(MACHINE)
@@ -121,7 +96,7 @@ async def test_the_limits_of_both_modes_are_set_anew_in_one_version_and_a_restar
     assert "idle: " in facts["false_alarms"] and "full: " in facts["false_alarms"]
     assert {m: f["limit"] for m, f in facts["modes"].items()} == plant.limits()
     told = {mode: p.body for mode, p in plant.live.probations.items()}
-    plant.fresh()
+    plant.restart()
     await plant.use_bank("press-07")
     assert {mode: p.body for mode, p in plant.live.probations.items()} == told
 

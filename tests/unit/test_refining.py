@@ -1,49 +1,24 @@
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fakes import running
 from fisher_agent import refining
-from fisher_agent.alarms import MachineAlarms
-from fisher_agent.board import Board
-from fisher_agent.ledger import Ledger, Model
-from fisher_agent.live import LiveMachine
-from fisher_agent.machinejudge import MachineJudge
 from fisher_agent.modeconfig import DEFAULT_MODE
 from fisher_agent.probation import DAY_NS, OVER, Probation
-from fisher_agent.report import Names
-from fisher_agent.stats import Stats
 from fisher_agent.store import Store
-from unit.test_probation import ALARM, MACHINE, library
+from learningplant import LearningPlant
+from unit.test_probation import MACHINE, library
 
 
-class Plant:
-    """The parts of the daemon that refining a limit touches: library, ledger, store and one live machine."""
+class Plant(LearningPlant):
+    """A machine without modes."""
 
     def __init__(self, folder: Path, store: Store) -> None:
-        self.library, self.files = library(folder)
-        self.config = self.library._config
-        self.ledger = Ledger(
-            Names.of(self.config), store, self.in_store, board=Board(), stats=Stats(),
-            model=Model("fake", "b", "trained", "fake", "f32", "CPU"),
-        )  # fmt: skip
-        self.pipeline = SimpleNamespace(judges={})
-        alarms = MachineAlarms("press-07", ["vib", "amp"], ALARM)
-        self.live = LiveMachine(MACHINE, self.config, alarms, mono_s=0.0)
-        self.machines = {"press-07": self.live}
-
-    async def in_store(self, function: Callable[..., Any], *values: Any, **keys: Any) -> Any:
-        return function(*values, **keys)
-
-    async def use_bank(self, machine: str) -> None:
-        bank, problem = self.library.load(MACHINE)
-        assert problem == ""
-        self.pipeline.judges[machine] = self.library.judge(MACHINE, bank)
-        await self.ledger.judged_with(self.live, bank)
+        banks, files = library(folder)
+        super().__init__(banks._config, MACHINE, library=banks, files=files, store=store)
 
     @property
     def probation(self) -> Probation:
@@ -53,11 +28,6 @@ class Plant:
     @probation.setter
     def probation(self, now: Probation) -> None:
         self.live.probations = {DEFAULT_MODE: now}
-
-    @property
-    def judge(self) -> MachineJudge:
-        judge: MachineJudge = self.pipeline.judges["press-07"]
-        return judge
 
 
 @pytest.fixture
@@ -131,14 +101,14 @@ async def test_a_forgotten_bank_is_on_no_probation(plant: Any) -> None:
 
 async def test_a_damaged_row_is_declared_and_the_bank_begins_anew(plant: Any, tmp_path: Path) -> None:
     began = plant.probation
-    await plant.in_store(plant.ledger._store.save_probation, "press-07/default", '{"broken": 1}', b"")
+    await plant.in_store(plant.store.save_probation, "press-07/default", '{"broken": 1}', b"")
     plant.live.probations = {}
     await plant.ledger.judged_with(plant.live, plant.judge.bank)
     assert replace(plant.probation).body == began.body
 
 
 async def test_what_was_written_before_modes_had_probations_of_their_own_goes_on(plant: Any) -> None:
-    store, began = plant.ledger._store, plant.probation
+    store, began = plant.store, plant.probation
     learnt = began._learning([0.9 * began.limit] * 5)
     store.save_probation("press-07/default", None, None)
     store.save_probation("press-07", learnt.body, learnt.top)
