@@ -45,10 +45,10 @@ def table(report: dict[str, Any]) -> str:
             f"{report[k][0]:.0f} → {report[k][1]:.0f}" for k in ("files", "tasks", "threads")
         ),
         "windows": f"{report['windows']} embedded, {report['dropped']} dropped, {report['late']} late",
-        "window to verdict at the HMI": f"median {state['median']} ms, p95 {state['p95']}, p99 {state['p99']}, "
-        f"highest {state['highest']}",
-        "window to alarm at the HMI": f"median {alarm['median']} ms, p99 {alarm['p99']}, highest {alarm['highest']} "
-        f"({sum(report['raised'].values())} alarms)",
+        "window to verdict at the HMI": f"median {state['median']:.0f} ms, p95 {state['p95']:.0f}, "
+        f"p99 {state['p99']:.0f}, highest {state['highest']:.0f}",
+        "window to alarm at the HMI": f"median {alarm['median']:.0f} ms, p99 {alarm['p99']:.0f}, "
+        f"highest {alarm['highest']:.0f} ({sum(report['raised'].values())} alarms)",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
 

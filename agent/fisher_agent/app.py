@@ -177,10 +177,8 @@ def run(path: Path) -> None:
     keep_heap_small()
     if config.log.level != "debug":  # who looks for a defect may want a core dump
         keep_memory_private()
-    for text in unused(config):
-        log.warning(
-            "configuration", problem=text
-        )  # it runs: an upgrade that learnt to see this must not end the watching
+    for text in unused(config):  # said, and it runs: what an upgrade learnt to see must not end the watching
+        log.warning("configuration", problem=text)
     find_bundle(config)
     store = open_store(config)
     try:

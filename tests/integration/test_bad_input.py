@@ -2,6 +2,7 @@
 
 # Over 400 lines: a list of wrong inputs that share one daemon and one way to call a command.
 
+import contextlib
 import json
 import os
 import resource
@@ -135,14 +136,15 @@ def test_without_its_servers_it_runs_says_so_and_connects_when_they_come(tmp_pat
     config = small_config(
         tmp_path / "edge", enrolled=enrolled, broker_port=broker.port, influx=f'url = "{db.url}"\nbucket = "condition"'
     )
-    with Daemon(config) as daemon:
+    with contextlib.ExitStack() as stack, Daemon(config) as daemon:
         assert set(status(config)) == {"link source plant", "link plant", "link commands", "link influx"}
         assert call_json(config, "status")["status"] == "degraded"
-        with broker, db, Hmi(broker.port) as hmi:
-            db.query("CREATE DATABASE condition")
-            hmi.wait_for(f"{BASE}/status", lambda p: p == b"degraded")
-            for link in ("influx", "plant", "commands", "source plant"):
+        with broker, Hmi(broker.port) as hmi:
+            for link in ("plant", "commands", "source plant"):
                 daemon.wait_for_event("connected", link=link)
+            hmi.wait_for(f"{BASE}/status", lambda p: p == b"degraded")  # for as long as the database is away
+            stack.enter_context(db).query("CREATE DATABASE condition")
+            daemon.wait_for_event("connected", link="influx")
             hmi.wait_for(f"{BASE}/status", lambda p: p == b"online")
             hmi.wait_for(f"{BASE}/alive", lambda p: p == b"1")
             assert status(config) == {}

@@ -91,10 +91,10 @@ def slope_per_h(samples: Sequence[tuple[float, float]]) -> float:
 
 
 def quantiles(late: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """ms: median, p95, p99 and the highest."""
+    """ms: median, p95, p99 and the highest; NaN where nothing came."""
     values = [ms for _, ms in late]
     found = np.quantile(values, [0.5, 0.95, 0.99, 1.0]) if values else [float("nan")] * 4
-    return dict(zip(("median", "p95", "p99", "highest"), (round(float(q)) for q in found), strict=True))
+    return dict(zip(("median", "p95", "p99", "highest"), (float(np.round(q)) for q in found), strict=True))
 
 
 def wrong(report: dict[str, Any]) -> list[str]:

@@ -43,7 +43,7 @@ def test_rates_that_are_no_whole_number_do_not_accumulate_an_error():
         assert abs(t_ns - start) <= 10
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), first_late_ms=st.integers(0, 400), jitter_ms=st.integers(0, 40))
 def test_jitter_and_bursts_settle_to_a_few_ms_with_at_most_one_correction(seed, first_late_ms, jitter_ms):
     rng = random.Random(seed)

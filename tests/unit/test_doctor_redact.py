@@ -5,7 +5,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from fisher_agent.config import Config
 from fisher_agent.doctor.redact import HIDDEN, NAME_SET, Hidden, known_keys
@@ -61,7 +61,6 @@ def test_every_key_of_the_configuration_is_known() -> None:
     assert not {"password", "token", "secret", "key", "user"} & known_keys(Config)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec="ascii", min_codepoint=33, exclude_characters="@'\""), min_size=1, max_size=20))
 def test_user_and_password_never_stay_in_a_url(userinfo: str) -> None:
     assert Hidden().scrub(f"mqtt://{userinfo}@host:1883 refuses") == f"mqtt://{HIDDEN}@host:1883 refuses"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import T0_NS, channel
@@ -150,7 +150,6 @@ TIMES = st.integers(0, 4 * 10**18)
 
 
 @given(st.lists(st.tuples(TIMES, st.integers(0, 500), st.floats(0, 400), TIMES), max_size=80), st.booleans())
-@settings(deadline=None)
 def test_no_stamps_raise(steps: list[tuple[int, int, float, int]], is_stamped: bool) -> None:
     feed, mono_s = Feed(STAMPED if is_stamped else BARE, stale_after_s=10.0, blocks=False), 0.0
     for t_ns, n, step_s, utc_ns in steps:

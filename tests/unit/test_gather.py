@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fisher_agent.codes import Status
@@ -279,7 +279,7 @@ def test_recordings_one_after_another_give_the_windows_of_each():
     assert_conserved(g, moments)
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(st.data())
 def test_every_window_is_gathered_late_or_waiting_whatever_happens_to_the_frames(data):
     g = gatherer("ab", "x", lateness_s=data.draw(st.sampled_from((0, 0.3, 1, 5))))

@@ -212,7 +212,7 @@ def of_two_modes() -> BankSet:
     return enrol(RULED, heard((IDLE, 30), (FULL, 30)))[0]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(block_s=st.sampled_from([0.031, 0.1, 0.37, 0.7]), batch=st.integers(1, 9))
 def test_verdicts_do_not_depend_on_how_samples_came(block_s: float, batch: int) -> None:
     ruled = of_two_modes()

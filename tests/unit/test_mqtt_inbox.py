@@ -45,7 +45,7 @@ def received(chunks, *, version5=False):
     return found
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     sizes=st.lists(st.integers(0, 400), min_size=1, max_size=8),
     cuts=st.lists(st.integers(0, 3000), max_size=12),

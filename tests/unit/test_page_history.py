@@ -39,7 +39,7 @@ def score(t_ns: int, value: float, *, machine: str = MILL, level: int = 0) -> Sc
     steps=st.integers(1, 10),
     points=st.integers(1, 60),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_thinning_loses_neither_the_highest_nor_the_lowest(
     tmp_path_factory: pytest.TempPathFactory, values: list[float], steps: int, points: int
 ) -> None:

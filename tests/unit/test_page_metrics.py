@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -159,7 +159,6 @@ async def test_a_disk_that_refuses_leaves_the_rest_to_be_seen(plant: Plant) -> N
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=20)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b"]), TEXT), st.floats(allow_nan=False), TEXT)
 def test_any_text_survives_the_format(labels: dict[str, str], value: float, text: str) -> None:
     body = render([gauge("fisher_x", "x " + text + ".", (labels, value)), counter("fisher_y_total", "y.")])

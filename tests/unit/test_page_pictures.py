@@ -18,7 +18,7 @@ MILL = "mill-01"
 
 
 @given(n=st.integers(32, 300_000), rate_hz=st.sampled_from([10.0, 1000.0, 25600.0, 97656.25]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_spectrogram_is_never_larger_than_its_bound(n: int, rate_hz: float) -> None:
     found = levels(np.random.default_rng(n).normal(size=n).astype(np.float32), rate_hz)
     assert found is not None

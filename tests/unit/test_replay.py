@@ -21,7 +21,7 @@ def frame(channel: str, start_s: float, length_s: float, rate_hz: float, *, seq:
     return Frame("m", channel, T0_NS + round(start_s * S), rate_hz, np.arange(n, dtype=np.float32), seq, gap=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     length_s=st.floats(0.01, 3.0),
     rate_hz=st.sampled_from([1000.0, 11025.0, 97656.25]),

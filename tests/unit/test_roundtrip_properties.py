@@ -19,7 +19,7 @@ RATES_HZ = st.floats(*STATED_RATES_HZ)
 SEQS = st.none() | st.integers(0, MAX_SEQ)
 SINGLES = st.floats(width=32, allow_nan=False, allow_infinity=False)
 IDS = st.from_regex(r"[A-Za-z0-9_-]{1,48}", fullmatch=True)
-quick = settings(deadline=None, max_examples=150)
+quick = settings(max_examples=150)
 
 INTEGERS = {2: 16, 3: 32}
 

@@ -281,7 +281,7 @@ ANY_REFERENCE = st.none() | st.builds(
 
 
 @given(arrays(np.float32, st.integers(1, 400), elements=ANY_FLOAT), ANY_CHANNEL, ANY_REFERENCE, st.floats(0, 1e6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_input_raises_or_warns(
     samples: Floats, config: ChannelConfig, reference: Reference | None, still_s: float
 ) -> None:
@@ -294,7 +294,7 @@ def test_no_input_raises_or_warns(
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(-100, 100), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_unit_makes_no_difference(seed: int, exponent: int, which: int) -> None:
     spoil: Spoil = (lambda x, _: x, hum, floor_only, stuck, stairs, loud_noise, contact, spikes, hum_60, holes)[which]
     rng = np.random.default_rng(seed)

@@ -43,7 +43,7 @@ def test_a_window_holds_the_last_samples_and_belongs_to_the_next_grid_time() -> 
         assert w.snapshot and not w.samples.flags.writeable
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=20), rate_hz=st.sampled_from((0.05, 1.0, 3.7, 10.0)))
 def test_blocks_of_any_length_give_the_same_windows(sizes: list[int], rate_hz: float) -> None:
     total = min(sum(sizes), len(VALUES))

@@ -4,7 +4,7 @@ from fractions import Fraction
 from math import ceil
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fisher_agent.stages import Frame
@@ -15,7 +15,7 @@ S = 1_000_000_000
 T0 = 1_795_000_000 * S
 SIGNAL = np.random.default_rng(1).standard_normal(400_000).astype(np.float32)
 RATES_HZ = (1000.0, 11025.0, 12800.0, 25600.0, 44100.0, 97656.25)
-quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=60)
 
 
 def cut(rate_hz, *, length_ns, hop_ns, frames, lateness_ns=S // 4):

@@ -363,7 +363,7 @@ _NAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(_NAMES, _VALUES, max_size=4), st.dictionaries(_NAMES, _VALUES, max_size=4))
 def test_whatever_it_says_of_itself_it_is_read_or_refused(model: dict[str, Any], image: dict[str, Any]) -> None:
     content = _SEEDED | {"cfg": copy.deepcopy(_SEEDED["cfg"])}
