@@ -20,6 +20,8 @@ from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    # Before NumPy is loaded: OpenBLAS' idle threads spin, which took the daemon a quarter of a core at 32 channels.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = parser().parse_args(argv)
     from fisher_agent.logs import configure
 
@@ -200,8 +202,6 @@ def _show(arguments: argparse.Namespace, document: Any, lines: Callable[[Any], S
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    # Before NumPy is loaded: OpenBLAS' idle threads spin, which took a quarter of a core at 32 channels.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from fisher_agent import app
 
     app.run(_path(arguments))

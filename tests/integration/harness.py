@@ -144,7 +144,7 @@ class Daemon:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, *, ready_s: float = 60.0) -> Self:
+    def start(self, *, ready_s: float = 90.0) -> Self:
         """Start it and return when it logs `ready`."""
         self.launch()
         self.wait_for_event("ready", timeout_s=ready_s)
@@ -165,7 +165,7 @@ class Daemon:
         self._pump = threading.Thread(target=self._read, name="daemon log", daemon=True)
         self._pump.start()
 
-    def wait_for_event(self, event: str, *, timeout_s: float = 30.0, after: int = 0, **fields: Any) -> dict[str, Any]:
+    def wait_for_event(self, event: str, *, timeout_s: float = 60.0, after: int = 0, **fields: Any) -> dict[str, Any]:
         """The first log line of this life with that event and those fields; fails where it never comes.
 
         `after` skips so many `events`: those that are known from before.
@@ -186,7 +186,7 @@ class Daemon:
         """The end of the log."""
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
 
-    def stop(self, *, timeout_s: float = 15.0) -> int:
+    def stop(self, *, timeout_s: float = 30.0) -> int:
         """SIGTERM, wait; returns the exit code."""
         assert self._process is not None, "the daemon is not running"
         self._process.send_signal(signal.SIGTERM)
@@ -196,7 +196,7 @@ class Daemon:
         """Send a signal such as SIGHUP."""
         os.kill(self.pid, number)
 
-    def wait(self, *, timeout_s: float = 15.0) -> int:
+    def wait(self, *, timeout_s: float = 30.0) -> int:
         """Wait for its end; returns the exit code; fails, and kills it, where it does not end."""
         assert self._process is not None, "the daemon is not running"
         try:
@@ -310,7 +310,7 @@ class Hmi:
         topic: str,
         predicate: Callable[[bytes], bool] = lambda _: True,
         *,
-        timeout_s: float = 30.0,
+        timeout_s: float = 60.0,
         after: int = 0,  # skip so many payloads: those that are known from before
     ) -> bytes:
         """The first payload of a topic that is as wanted, past or future; fails, with the last ones, if none comes."""
@@ -331,7 +331,7 @@ class Hmi:
         topic: str,
         predicate: Callable[[dict[str, Any]], bool] = lambda _: True,
         *,
-        timeout_s: float = 30.0,
+        timeout_s: float = 60.0,
         after: int = 0,
     ) -> dict[str, Any]:
         """As `wait_for`, for payloads that are JSON objects."""
@@ -386,7 +386,7 @@ class ZmqOutlet:
         port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self.url = f"tcp://127.0.0.1:{port}"
 
-    def wait_for_subscriptions(self, count: int, *, timeout_s: float = 30.0) -> None:
+    def wait_for_subscriptions(self, count: int, *, timeout_s: float = 60.0) -> None:
         """Return when so many topics are subscribed to."""
         deadline = time.monotonic() + timeout_s
         for n in range(count):

@@ -80,7 +80,6 @@ class Motor:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_an_alarm_leaves_a_capture_that_replays_to_the_bit_and_scores_the_same(tmp_path: Path) -> None:
     files = demo_recordings()
     train = [f for f in files if f.split == "train"]

@@ -159,7 +159,6 @@ def closing(outlet: Outlet) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("transport", "store"), [("mqtt", "victoria"), ("zmq", "influx")])
 def test_a_fault_is_alarmed_acknowledged_stored_and_found_again_in_the_file(
     transport: str, store: str, tmp_path: Path

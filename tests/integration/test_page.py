@@ -53,7 +53,6 @@ def the_alarm(page: Page) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_an_alarm_appears_live_is_acknowledged_by_a_click_and_everything_is_stale_without_the_daemon(
     tmp_path: Path, broker: Mosquitto, enrolled: Path, browser: Browser
 ) -> None:
@@ -121,7 +120,6 @@ def test_an_alarm_appears_live_is_acknowledged_by_a_click_and_everything_is_stal
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_machine_is_enrolled_on_the_page(tmp_path: Path, broker: Mosquitto, browser: Browser) -> None:
     config, url = page_config(tmp_path, broker)
     with Daemon(config), Sensors(MqttOutlet(broker.port), machine=ROTOR, speed=12.0):

@@ -86,7 +86,6 @@ def cpu_s(pid: int) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_many_channels_in_real_time_lose_nothing_and_memory_stays_flat(tmp_path: Path) -> None:
     recording = tmp_path / "normal.npz"
     normal: dict[str, Any] = {c: signal(100 + n, ENROLL_S) for n, c in enumerate(CHANNELS)}

@@ -48,7 +48,7 @@ class ServerProcess:
         port: int,
         log: Path,
         env: Mapping[str, str] | None = None,
-        ready_s: float = 30.0,
+        ready_s: float = 60.0,
     ) -> None:
         self.command = [str(part) for part in command]
         self.port = port
@@ -87,7 +87,7 @@ class ServerProcess:
             self._process = None
             pytest.fail(f"{self.command[0]} ended with {code}:\n{self.output[-2000:]}")
 
-    def stop(self, *, timeout_s: float = 15.0) -> None:
+    def stop(self, *, timeout_s: float = 30.0) -> None:
         """SIGTERM and wait, then SIGKILL; does nothing where it is not running."""
         if self._process is None:
             return
