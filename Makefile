@@ -91,7 +91,7 @@ $(TOOLS)/.done: tools/packaging.txt
 	@touch $@
 
 lock: $(TOOLS)/.done
-	$(LOCK) $(ARGS) --output-file deploy/requirements.lock pyproject.toml
+	$(LOCK) $(ARGS) --extra signed --output-file deploy/requirements.lock pyproject.toml
 	echo pip | $(LOCK) $(ARGS) --output-file deploy/pip.lock -
 
 # ARCH=amd64 or arm64; without it this machine's.

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Install the servers that the tests start (a broker, two databases, Node), the browser that opens the page, openssl,
-# systemd-analyze, which judges the unit, and the checker of shell scripts: all Debian and Ubuntu packages; and with npm,
-# into .venv, the Node-RED that the flow of deploy/node-red is tried in. On Ubuntu `chromium` is a snap, which needs a
-# snapd: any Chrome or Chromium on PATH will do there.
+# minisign, systemd-analyze, which judges the unit, and the checker of shell scripts: all Debian and Ubuntu packages; and
+# with npm, into .venv, the Node-RED that the flow of deploy/node-red is tried in. On Ubuntu `chromium` is a snap, which
+# needs a snapd: any Chrome or Chromium on PATH will do there.
 set -eu
 
 missing=""
@@ -29,6 +29,7 @@ if [ -z "$browser" ]; then
 fi
 need "$(command -v node || echo /nowhere)" nodejs
 need "$(command -v npm || echo /nowhere)" npm
+need "$(command -v minisign || echo /nowhere)" minisign
 need "$(command -v shellcheck || echo /nowhere)" shellcheck
 
 node_red=4.1.8

@@ -50,9 +50,9 @@ log = structlog.get_logger()
 
 
 def find_bundle(config: Config) -> Bundle:
-    """The configured bundle; ConfigError where it is missing or damaged, or sees less than a window."""
+    """The configured bundle; ConfigError where it is missing, damaged or not the one, or sees less than a window."""
     try:
-        bundle = load_bundle(config.model.bundle)
+        bundle = load_bundle(config.model.bundle, signed_by=config.model.signed_by)
     except BundleError as error:
         raise ConfigError(f"model.bundle: {error}") from error
     if config.model.digest not in (None, bundle.digest):

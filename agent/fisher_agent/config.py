@@ -15,6 +15,7 @@ from fisher_agent.configtypes import Id, Positive, Strict
 from fisher_agent.errors import ConfigError
 from fisher_agent.modeconfig import ModeConfig
 from fisher_agent.pageconfig import CaptureConfig, PageConfig
+from fisher_models.minisign import PUBLIC_KEY
 
 STAMPED_FORMATS = frozenset({"json", "fisher-frame/1"})
 MAX_WINDOW_S = 10.255  # FISHER's 1024 frames of 25 ms every 10 ms
@@ -41,6 +42,7 @@ class ModelConfig(Strict):
 
     bundle: str = "fisher-tiny"
     digest: str | None = None  # of the one bundle that may be used, see deploy/docs/security.md
+    signed_by: str | None = None  # minisign's public key, of whoever must have signed the bundle
     backend: Literal["auto", "tensorrt", "openvino", "torch"] = "auto"
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # cores of a CPU backend; None: all
@@ -52,6 +54,13 @@ class ModelConfig(Strict):
         if digest is not None and not re.fullmatch(r"b[0-9a-f]{64}", digest):
             raise ValueError("must be a bundle's digest: b and 64 of 0-9 a-f, as `status --json` says for model")
         return digest
+
+    @field_validator("signed_by")
+    @classmethod
+    def _signed_by(cls, key: str | None) -> str | None:
+        if key is not None and not PUBLIC_KEY.fullmatch(key):
+            raise ValueError("must be minisign's public key itself: the 56 characters of the .pub file's second line")
+        return key
 
 
 class WindowConfig(Strict):

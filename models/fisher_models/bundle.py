@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from fisher_models import minisign
 from fisher_models.errors import BundleError
 from fisher_models.frontend import Floats, FrontendSpec
 
@@ -91,13 +92,16 @@ def installed() -> list[str]:
     return sorted(path.parent.name for path in _INSTALLED.glob(f"*/{MANIFEST}"))
 
 
-def load(name_or_path: str | Path) -> Bundle:
+def load(name_or_path: str | Path, *, signed_by: str | None = None) -> Bundle:
     """Read and verify a bundle: an installed one by its name, or any folder by its path (anything with a `/`).
 
-    Raises BundleError for an unknown name, a missing, damaged or foreign file, and an unknown schema.
+    With `signed_by`, a minisign public key, its manifest must carry a signature of that key (see `minisign`).
+    Raises BundleError for an unknown name, a missing, damaged or foreign file, an unknown schema and a wrong signature.
     """
     path = _locate(name_or_path)
     raw = _read(path / MANIFEST)
+    if signed_by is not None:
+        minisign.verify(path / MANIFEST, raw, signed_by)  # before anything of it is parsed
     try:
         manifest = json.loads(raw)
     except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, no JSON, or nested without end
