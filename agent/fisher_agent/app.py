@@ -183,12 +183,15 @@ def run(path: Path) -> None:
     store = open_store(config)
     try:
         asyncio.run(_run(config, store, path))
-    except* FisherError as group:
-        error = _first(group)
+    except (FisherError, ExceptionGroup) as raised:
+        # Not `except*`: before Python 3.11.4 (Debian 12 has 3.11.2) what is raised in it comes out wrapped in a group.
+        error = _declared(raised)
+        if error is None:
+            raise
         if isinstance(error, BadFile):
             # The next start sets a damaged database aside; 2 would tell the service manager that there must be none.
-            raise Unavailable(str(error)) from group
-        raise error from group
+            raise Unavailable(str(error)) from raised
+        raise error from raised
     finally:
         store.close()
 
@@ -223,8 +226,11 @@ async def _run(config: Config, store: Store, path: Path) -> None:
     await agent.run()
 
 
-def _first(group: BaseExceptionGroup[FisherError]) -> FisherError:
-    error: BaseException = group
+def _declared(raised: FisherError | ExceptionGroup[Exception]) -> FisherError | None:
+    """The first of our own errors; None where anything else went wrong too: a defect, which wants its traceback."""
+    error: BaseException = raised
+    if isinstance(raised, ExceptionGroup) and raised.split(FisherError)[1] is not None:
+        return None
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     assert isinstance(error, FisherError)

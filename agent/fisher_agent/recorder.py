@@ -28,6 +28,7 @@ from fisher_agent.lifecycle import ANOMALY
 from fisher_agent.live import LiveMachine
 from fisher_agent.rawfiles import npz, pack
 from fisher_agent.ring import Ring
+from fisher_agent.service import give_back_heap
 from fisher_agent.stages import Frame, Verdict, Window
 from fisher_agent.tasks import OneThread, finish, set_within
 from fisher_agent.waveforms import Recording
@@ -254,10 +255,15 @@ class Recorder:
         return None
 
     async def _write(self, wanted: _Wanted, heard: _Heard, keep: set[tuple[str, str]]) -> str:
-        sha256 = await self._thread(self._save, wanted, heard, keep)
+        sha256 = await self._thread(self._saved, wanted, heard, keep)
         self.problem = ""
         log.info("captured", capture=wanted.path, alarm=wanted.alarm, by=wanted.by or None)
         return f"s{sha256}"  # with a letter first, or an HMI may take it for a number
+
+    def _saved(self, wanted: _Wanted, heard: _Heard, keep: set[tuple[str, str]]) -> str:
+        sha256 = self._save(wanted, heard, keep)
+        give_back_heap()
+        return sha256
 
     def _save(self, wanted: _Wanted, heard: _Heard, keep: set[tuple[str, str]]) -> str:
         """In the thread: encode, explain, write."""

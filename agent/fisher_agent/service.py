@@ -87,6 +87,16 @@ def keep_heap_small() -> None:
             mallopt(option, value)
 
 
+def give_back_heap() -> None:
+    """Return to the system whatever is free in the heap (malloc_trim(3)); does nothing where the C library cannot.
+
+    glibc by itself returns only what lies above the last block in use: one small block that stays behind after a
+    capture kept 12 MB of a soak's agent for good. It takes milliseconds, for which nothing else can allocate.
+    """
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_memory_private() -> None:
     """No core dump of this process, and no debugger but root's (prctl(2), PR_SET_DUMPABLE): its memory holds secrets.
 
