@@ -40,6 +40,7 @@ if [ ! -e "$base" ]; then
 else
   tar -C "$root" -xf "$base"
 fi
+chmod 0755 "$root"  # mktemp made it its owner's alone, and there are other accounts inside
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 mount -t proc proc "$root/proc"
 mount --bind /dev "$root/dev"

@@ -17,6 +17,10 @@ from fisher_agent.stages import Frame, Window
 from fisher_agent.waveforms import BLOCK_PARTS, Recording, block_ends
 
 AROUND_NS = 1_000_000_000  # of slack for stamps
+# Of a dtype that numpy does not know safetensors raises AttributeError or TypeError.
+DAMAGES = (
+    safetensors.SafetensorError, OSError, KeyError, ValueError, AttributeError, TypeError, FloatingPointError,
+)  # fmt: skip
 
 
 class KeptWaves:
@@ -39,8 +43,7 @@ class KeptWaves:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 index = _Index(file, self._machine, self._labels)
                 return {end_ns: found for end_ns in ends_ns if (found := self._cut(index, end_ns))}
-        # Of a dtype that numpy does not know safetensors raises AttributeError or TypeError.
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+        except DAMAGES as error:
             raise BadFile(f"the kept waveforms {self._path} cannot be read: {error}") from error
 
     def _cut(self, index: "_Index", end_ns: int) -> dict[str, Window]:
@@ -88,5 +91,6 @@ class _Index:
         ends_ns = t_ns + np.round(length * 1e9 / rate_hz).astype(np.int64)
         samples = self._file.get_slice(f"{self._label}/{channel}/samples")
         for k in np.flatnonzero((ends_ns > since_ns) & (t_ns < until_ns)).tolist():
-            part = np.asarray(samples[int(last[k] - length[k]) : int(last[k])], dtype=np.float32)
+            with np.errstate(over="raise"):  # they were written in single precision
+                part = np.asarray(samples[int(last[k] - length[k]) : int(last[k])], dtype=np.float32)
             yield Frame(self._machine, channel, int(t_ns[k]), float(rate_hz[k]), part, gap=bool(gap[k]))

@@ -218,6 +218,14 @@ def test_kept_waveforms_of_another_shape_are_damaged(shape: tuple[int, ...]) -> 
         unpack(safetensors.numpy.save({**arrays, "/vib/t_ns": np.zeros(shape, np.int64)}))
 
 
+def test_kept_waveforms_beyond_single_precision_are_damaged(tmp_path: Path) -> None:
+    arrays = safetensors.numpy.load(pack({"": running(seconds=10)}))
+    path = tmp_path / "waveforms.safetensors"
+    path.write_bytes(safetensors.numpy.save({**arrays, "/vib/samples": np.full(arrays["/vib/samples"].shape, 1e300)}))
+    with pytest.raises(BadFile, match="cannot be read: overflow"):
+        KeptWaves(path, machine=PRESS, window=WINDOW).moments([int(arrays["/vib/t_ns"][-1])])
+
+
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2"])
 def test_kept_waveforms_of_a_type_that_numpy_has_not_are_damaged(tmp_path: Path, dtype: str) -> None:
     size = 1 if dtype.startswith("F8") else 2
