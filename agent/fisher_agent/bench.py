@@ -30,7 +30,7 @@ from fisher_agent.wire import decoder_for, encode
 
 Clock = Callable[[], float]
 
-RATE_HZ = 25_600.0
+RATE_HZ = 25_600
 MESSAGE_S = 0.2  # 20 kB of f32le
 REPEATS = 7
 BANK_WINDOWS = 240  # ten minutes at the default hop
@@ -45,7 +45,7 @@ type = "mqtt"
 id = "m"
 [[machines.channels]]
 id = "c"
-rate_hz = 25600
+rate_hz = {rate_hz}
 source = "plant"
 topic = "m/c"
 format = "f32le"
@@ -60,6 +60,11 @@ def main(*, json_: bool) -> None:
         return
     for key, value in result.items():
         print(f"{key:34} {value:>12.1f}" if isinstance(value, float) else f"{key:34} {value!s:>12}")
+
+
+def configured(rate_hz: int) -> Config:
+    """One machine of one channel."""
+    return parse(CONFIG.format(rate_hz=rate_hz))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,9 @@ class Costs:
         return self.frontend_us + self.band_us * self.bands + self.indicators_us + self.query_us + by_message
 
 
-def costs(engine: Engine, config: Config, rate_hz: float, *, clock: Clock = time.perf_counter) -> Costs:
+def costs(engine: Engine, rate_hz: int, *, clock: Clock = time.perf_counter) -> Costs:
     """Run every stage on noise of one channel; `clock` counts seconds, such as time.process_time: of all cores."""
+    config = configured(rate_hz)
     noise = np.random.default_rng(0).standard_normal(round(rate_hz * config.window.length_s)).astype(np.float32)
     bands, centres = engine.frontend.bands(noise, rate_hz)
     decoder = decoder_for(config, "plant")
@@ -108,11 +114,11 @@ def costs(engine: Engine, config: Config, rate_hz: float, *, clock: Clock = time
 
 def measure() -> dict[str, Any]:
     """Every figure; keys end in their unit."""
-    config = parse(CONFIG)
+    config = configured(RATE_HZ)
     opened = time.perf_counter()
     engine = app.open_engine(config)
     open_s = time.perf_counter() - opened
-    found = costs(engine, config, RATE_HZ)
+    found = costs(engine, RATE_HZ)
     hop_s = config.window.hop_s
     return {
         "cores": os.cpu_count(),
@@ -166,13 +172,14 @@ def _pusher(config: Config, noise: Floats, rate_hz: float) -> Callable[[], None]
 
     def push() -> None:
         gatherer.push(Frame("m", "c", next(starts), rate_hz, block))
+        assert gatherer.status("c") == "ok", "it is measured on what it refuses"
 
     return push
 
 
 def _start_up_s() -> float:
     """A fresh interpreter up to a proven model."""
-    code = "from fisher_agent import app, bench, configfile; app.open_engine(configfile.parse(bench.CONFIG))"
+    code = "from fisher_agent import app, bench; app.open_engine(bench.configured(bench.RATE_HZ))"
     began = time.perf_counter()
     subprocess.run(  # noqa: S603  (our own interpreter)
         [sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -261,9 +261,10 @@ class Recorder:
         return f"s{sha256}"  # with a letter first, or an HMI may take it for a number
 
     def _saved(self, wanted: _Wanted, heard: _Heard, keep: set[tuple[str, str]]) -> str:
-        sha256 = self._save(wanted, heard, keep)
-        give_back_heap()
-        return sha256
+        try:
+            return self._save(wanted, heard, keep)
+        finally:
+            give_back_heap()
 
     def _save(self, wanted: _Wanted, heard: _Heard, keep: set[tuple[str, str]]) -> str:
         """In the thread: encode, explain, write."""

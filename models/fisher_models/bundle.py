@@ -92,14 +92,18 @@ def installed() -> list[str]:
     return sorted(path.parent.name for path in _INSTALLED.glob(f"*/{MANIFEST}"))
 
 
-def load(name_or_path: str | Path, *, signed_by: str | None = None) -> Bundle:
+def load(name_or_path: str | Path, *, signed_by: str | None = None, digest: str | None = None) -> Bundle:
     """Read and verify a bundle: an installed one by its name, or any folder by its path (anything with a `/`).
 
-    With `signed_by`, a minisign public key, its manifest must carry a signature of that key (see `minisign`).
-    Raises BundleError for an unknown name, a missing, damaged or foreign file, an unknown schema and a wrong signature.
+    With `signed_by`, a minisign public key, its manifest must carry a signature of that key (see `minisign`); with
+    `digest` it must be that very bundle. Raises BundleError where one of them is not so, and for an unknown name, a
+    missing, damaged or foreign file, and an unknown schema.
     """
     path = _locate(name_or_path)
     raw = _read(path / MANIFEST)
+    found = "b" + hashlib.sha256(raw).hexdigest()
+    if digest not in (None, found):
+        raise BundleError(f"{path} is {found}, not {digest}: somebody replaced it")
     if signed_by is not None:
         minisign.verify(path / MANIFEST, raw, signed_by)  # before anything of it is parsed
     try:
@@ -118,7 +122,7 @@ def load(name_or_path: str | Path, *, signed_by: str | None = None) -> Bundle:
     return Bundle(
         name=manifest["name"],
         path=path,
-        digest="b" + hashlib.sha256(raw).hexdigest(),
+        digest=found,
         model=manifest["model"],
         weights=manifest["weights"],
         origin=manifest["origin"],

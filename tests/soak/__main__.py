@@ -52,6 +52,7 @@ def soak(folder: Path, machines: int, *, seconds: float, warm_s: float) -> dict[
         time.sleep(warm_s)
         heard.forget()
         began_s, used_s, (busy, total) = time.time(), cpu_s(daemon.pid), busy_s()
+        warm = cli_json(config, "status")["windows"]
         seen = []
         while time.time() - began_s < seconds:
             time.sleep(EVERY_S)
@@ -72,7 +73,7 @@ def soak(folder: Path, machines: int, *, seconds: float, warm_s: float) -> dict[
             "files": _ends(seen, "process_open_fds", edge),
             "tasks": _ends(seen, "fisher_tasks", edge),
             "threads": _ends(seen, "process_threads", edge),
-            "windows": health["windows"],
+            "windows": health["windows"] - warm,
             "dropped": health["dropped"],
             "late": health["late"],
             "sender_late_s": load.late_s,

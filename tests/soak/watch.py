@@ -29,6 +29,7 @@ class Listener:
         self.to_state: list[tuple[float, float]] = []  # (when, in s; how late, in ms) of every verdict
         self.to_alarm: list[tuple[float, float]] = []  # of every raise of an anomaly
         self.raised: Counter[str] = Counter()  # by machine
+        self._latest: dict[str, int] = {}  # by topic: the state is sent again every minute, as old as it is
         self._lock = threading.Lock()
         self._client = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = lambda client, *_: client.subscribe([(f"{BASE}/+/state", 0), (f"{BASE}/+/event", 1)])
@@ -55,6 +56,9 @@ class Listener:
         said = json.loads(message.payload)
         with self._lock:
             if message.topic.endswith("/state"):
+                if said["ts"] <= self._latest.get(message.topic, 0):
+                    return
+                self._latest[message.topic] = said["ts"]
                 self.to_state.append((now_s, now_s * 1e3 - said["ts"]))
             elif said["event"] == "raise" and said["alarm"] == "anomaly":
                 self.raised[said["machine"]] += 1

@@ -259,6 +259,8 @@ async def test_a_capture_that_the_disk_refused_is_written_when_it_takes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "RETRY_S", 0.05)
+    trims: list[bool] = []
+    monkeypatch.setattr(recorder, "give_back_heap", lambda: trims.append(bool(b.files.rows())))
     async with bench(tmp_path) as b:
         b.enrol()
         (tmp_path / "captures").write_text("a file where the folder should be")
@@ -270,6 +272,7 @@ async def test_a_capture_that_the_disk_refused_is_written_when_it_takes_one(
         assert b.live.alarms.anomaly.capture == "press-07/1"
         assert b.files.document("press-07", 1)["occurrence"] == 1
         assert b.recorder.problem == ""
+        assert trims[0] is False and trims[-1] is True  # memory goes back after a refusal, and after what was written
 
 
 async def test_a_defect_in_the_thread_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

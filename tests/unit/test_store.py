@@ -173,7 +173,7 @@ ACTS = st.one_of(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ACTS, max_size=25))
 def test_conservation_holds_after_any_sequence(tmp_path_factory, script):
     store = Store.open(tmp_path_factory.mktemp("s"), max_outbox_bytes=2000)

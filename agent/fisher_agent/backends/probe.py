@@ -84,7 +84,8 @@ def choose(bundle: Bundle, *, precision: str = "auto", threads: int | None = Non
     if kept.get("identity") == identity:
         return Choice(**kept["choice"])
     before = kept.get("choice", {}).get("precision", "") if kept.get("identity", {}).get("wanted") == precision else ""
-    command = [sys.executable, "-m", "fisher_agent.backends.probe", str(bundle.path), precision, str(threads or 0)]
+    module = "fisher_agent.backends.probe"
+    command = [sys.executable, "-m", module, str(bundle.path), bundle.digest, precision, str(threads or 0)]
     began_s = time.monotonic()
     try:
         done = subprocess.run(  # noqa: S603 (this interpreter, this module, a verified bundle's path)
@@ -202,8 +203,8 @@ def _keep(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _child(arguments: list[str]) -> None:
-    path, precision, threads, before = arguments
-    bundle = bundles.load(Path(path))
+    path, digest, precision, threads, before = arguments
+    bundle = bundles.load(Path(path), digest=digest)  # the one that the agent verified
     print(
         json.dumps(asdict(measure(bundle, precision=precision, threads=int(threads) or None, before=before))),
         flush=True,

@@ -1,7 +1,7 @@
 """Builds an engine, proves it and puts it into the cache; the main program of a child process of the agent.
 
-`python -m fisher_agent.backends.trt_build BUNDLE CACHE` prints one JSON object: {"engine", "built", "seconds",
-"self_test"}, or {"error"}, with exit code 1.
+`python -m fisher_agent.backends.trt_build BUNDLE DIGEST CACHE` prints one JSON object: {"engine", "built",
+"seconds", "self_test"}, or {"error"}, with exit code 1. DIGEST is the one that the agent verified.
 """
 
 import json
@@ -122,7 +122,8 @@ def main(arguments: list[str]) -> int:
     configure("info")
     os.nice(NICE)  # the CPU is serving meanwhile
     try:
-        answer = make(load(Path(arguments[0])), Path(arguments[1]))
+        path, digest, cache = arguments
+        answer = make(load(Path(path), digest=digest), Path(cache))
     except (FisherError, ModelError, OSError) as error:
         print(json.dumps({"error": str(error)}))
         return 1

@@ -110,7 +110,8 @@ def prepare(
     A child process builds it and runs the self-test, so that a crash of a driver ends the child and not the agent.
     Raises BackendFailed, with what the child said.
     """
-    command = [sys.executable, "-m", "fisher_agent.backends.trt_build", str(bundle.path), str(cache)]
+    module = "fisher_agent.backends.trt_build"
+    command = [sys.executable, "-m", module, str(bundle.path), bundle.digest, str(cache)]
     deadline_s = time.monotonic() + timeout_s
     with tempfile.TemporaryFile() as said:
         # This interpreter, this module, and the path of a verified bundle:

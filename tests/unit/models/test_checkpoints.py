@@ -190,7 +190,7 @@ def wholes() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_file_damaged_anywhere_is_read_or_refused(
     tmp_path: Path, wholes: dict[str, bytes], form: str, data: st.DataObject

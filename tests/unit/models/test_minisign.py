@@ -128,7 +128,27 @@ def test_a_key_that_is_none_is_refused(key: str, tmp_path: Path) -> None:
         minisign.verify(tmp_path / "manifest.json", b"", key)
 
 
-@given(st.binary(max_size=400) | st.binary(max_size=80).map(lambda b: b"untrusted comment: x\n" + b))
+def as_written(parts: tuple[bytes, bytes, bytes]) -> bytes:
+    first, second, padding = parts
+    lines = [
+        b"untrusted comment: x",
+        base64.b64encode(first) + padding,
+        b"trusted comment: y",
+        base64.b64encode(second),
+    ]
+    return b"\n".join([*lines, b""])
+
+
+ALMOST = st.tuples(
+    st.sampled_from([b"Ed", b"ED", b"XX"]).flatmap(
+        lambda kind: st.integers(60, 90).map(lambda n: kind + base64.b64decode("A" * 12)[:8] + bytes(n - 10))
+    ),
+    st.integers(50, 70).map(bytes),
+    st.sampled_from([b"", b"=", b"A"]),
+).filter(lambda p: (len(p[0]), len(p[1]), p[0][:1], p[2]) != (74, 64, b"E", b""))
+
+
+@given(st.binary(max_size=400) | ALMOST.map(as_written))
 def test_strange_signatures_are_refused_in_words(tmp_path_factory: pytest.TempPathFactory, body: bytes) -> None:
     folder = tmp_path_factory.mktemp("strange")
     (folder / "manifest.json.minisig").write_bytes(body)
