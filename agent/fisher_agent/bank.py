@@ -5,6 +5,7 @@ As bytes it is a safetensors file whose metadata holds the rest as JSON; nothing
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -241,6 +242,7 @@ def _read_manifest(data: bytes) -> _Manifest:
         raise BadFile("the file is truncated or no bank; restore it, roll back, or enrol again")
     try:
         document = loads(loads(data[8 : 8 + size])["__metadata__"]["bank"])
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair could never be written again
         found = document["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadFile("the file is no bank of fisher-agent; restore it, roll back, or enrol again") from error

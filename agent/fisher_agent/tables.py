@@ -208,7 +208,7 @@ def _parquet(path: Path) -> Iterator[Series]:
             if column.null_count:
                 raise BadFile(f"{path}: column {name!r} has {column.null_count} empty cells")
             yield Series(name, _numbers(path, column.to_numpy()))
-    except ArrowException as error:
+    except (ArrowException, UnicodeDecodeError) as error:  # the latter for a column's name
         raise BadFile(f"{path} is not a readable parquet file, or is cut short: {error}") from error
 
 

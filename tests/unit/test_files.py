@@ -187,6 +187,12 @@ def cut_npz(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
 
+def misnamed_parquet(path: Path) -> None:
+    as_parquet(path)
+    body = path.read_bytes().replace(b"\x18\x01b", b"\x18\x01\xff")
+    path.write_bytes(body)
+
+
 def cut_parquet(path: Path) -> None:
     as_parquet(path)
     path.write_bytes(path.read_bytes()[:-9])
@@ -225,6 +231,7 @@ BAD_FILES = [
     ("cut.flac", cut_flac, "cut short"),
     ("cut.npz", cut_npz, "cut short"),
     ("cut.parquet", cut_parquet, "cut short"),
+    ("misnamed.parquet", misnamed_parquet, "not a readable parquet file"),
     ("ulaw.wav", lambda p: soundfile.write(p, STORED, 8000, subtype="ULAW"), "ULAW, which is not lossless"),
     ("nan.csv", lambda p: p.write_text("a,b\n1,2\n3,nan\n"), "line 3: column 1 is 'nan'"),
     ("hole.csv", lambda p: p.write_text("1,2\n3,\n"), "line 2: column 1 is ''"),

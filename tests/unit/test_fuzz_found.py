@@ -165,6 +165,13 @@ def test_a_bank_whose_manifest_is_nested_without_end_is_no_bank() -> None:
                 kind.from_bytes(safetensors_of({key: "[" * 60_000}))
 
 
+@pytest.mark.parametrize("where", ["machine", "fault_labels"])
+def test_a_bank_whose_text_could_not_be_written_again_is_no_bank(where: str) -> None:
+    manifest = json.dumps({"format": "fisher.bank/1", where: "\ud800"})
+    with pytest.raises(BadFile, match="no bank of fisher-agent"):
+        Bank.from_bytes(safetensors_of({"bank": manifest}))
+
+
 def test_a_bank_file_that_names_a_mode_twice_is_refused() -> None:
     part = np.frombuffer(b"x", np.uint8)
     named = json.dumps({"format": "fisher.banks/1", "modes": ["idle", "idle"]})
