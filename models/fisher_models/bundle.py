@@ -160,7 +160,7 @@ def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
         raise BundleError(f"{path}: name {name!r} must be lower-case letters, digits, '.', '_' or '-', a letter first")
     if manifest["weights"] not in STANDINGS:
         raise BundleError(f"{path}: weights {manifest['weights']!r} is none of {', '.join(STANDINGS)}")
-    if not (isinstance(model, dict) and isinstance(model.get("family"), str)):
+    if not (isinstance(model, dict) and isinstance(model.get("family"), str) and model["family"]):
         raise BundleError(f"{path}: model holds no family")
     limits = tolerance.values() if isinstance(tolerance, dict) else [None]
     if not (tolerance and all(isinstance(limit, float) and limit > 0 for limit in limits)):
@@ -191,10 +191,14 @@ def _verify(folder: Path, name: str, expected: object) -> None:
 
 def _selftest(path: Path, frontend: FrontendSpec) -> SelfTest:
     try:
+        found = load_file(path)
+        if strange := sorted({str(value.dtype) for value in found.values() if value.dtype.kind != "f"}):
+            raise ValueError(f"{', '.join(strange)} instead of floats")
         with np.errstate(over="ignore"):  # what overflows is not finite, and refused below
-            arrays = {key: value.astype(np.float32) for key, value in load_file(path).items()}
+            arrays = {key: value.astype(np.float32) for key, value in found.items()}
         test = SelfTest(**arrays)
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+    # Of a type that numpy does not know safetensors raises AttributeError or TypeError.
+    except (SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise BundleError(f"{path} holds no self-test: {error}") from error
     n = len(test.bands) if test.bands.ndim else 0
     fits = test.bands.ndim == 3 and test.bands.shape[2] == frontend.band_bins and test.embedding.ndim == 2

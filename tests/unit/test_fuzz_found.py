@@ -397,13 +397,25 @@ def test_a_bundle_whose_manifest_is_nested_without_end_is_damaged(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "bands", [np.zeros((), np.float32), np.full((1, 16, 100), 1e300), np.full((1, 16, 100), np.nan, np.float32)]
-)
+    "bands",
+    [
+        np.zeros((), np.float32), np.full((1, 16, 100), 1e300), np.full((1, 16, 100), np.nan, np.float32),
+        np.ones((1, 16, 100), np.complex64), np.ones((1, 16, 100), np.int64),
+    ],
+)  # fmt: skip
 def test_a_self_test_that_is_none_is_refused(tmp_path: Path, bands: np.ndarray[Any, Any]) -> None:
     rest = {"centres": np.zeros(1, np.float32), "embedding": np.zeros((1, 8), np.float32)}
     safetensors.numpy.save_file({"bands": bands, **rest}, tmp_path / "selftest.safetensors")
-    with pytest.raises(BundleError, match=r"shapes|not finite"):
+    with pytest.raises(BundleError, match=r"shapes|not finite|instead of floats"):
         bundles._selftest(tmp_path / "selftest.safetensors", FrontendSpec(mean=0.0, divisor=1.0, band_bins=100))
+
+
+def test_a_self_test_of_a_type_that_numpy_has_not_is_refused(tmp_path: Path) -> None:
+    text = json.dumps({"bands": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    path = tmp_path / "selftest.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\0")
+    with pytest.raises(BundleError, match="holds no self-test"):
+        bundles._selftest(path, FrontendSpec(mean=0.0, divisor=1.0, band_bins=100))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 10**400])

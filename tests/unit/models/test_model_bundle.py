@@ -137,6 +137,7 @@ def test_a_file_that_links_out_of_the_bundle_is_refused(copy: Path, tmp_path: Pa
         (lambda m: m.update(name="42"), "a letter first"),
         (lambda m: m.update(weights="excellent"), "is none of untrained, trained, published"),
         (lambda m: m.update(model={}), "no family"),
+        (lambda m: m.update(model={"family": ""}), "no family"),
         (lambda m: m.update(tolerance={}), "tolerance"),
         (lambda m: m.update(tolerance={"f32": -1.0}), "tolerance"),
         (lambda m: m.update(extra=1), "missing or unknown: extra"),
