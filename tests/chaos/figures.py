@@ -1,11 +1,13 @@
 """The table of long runs: `python -m chaos.figures REPORT.json... > agent/figures/chaos.md`."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+REPORT = re.compile(r" --report [^ ']+")  # where it was written says nothing
 HEAD = """# Chaos: the long runs
 
 Written by `python -m chaos.figures` from the reports of `make chaos`. Every run ended with all invariants held: no
@@ -23,7 +25,7 @@ def as_markdown(reports: Sequence[Mapping[str, Any]]) -> str:
         rss = f"{one['rss_mb'][0]} to {one['rss_mb'][-1]}, highest {max(one['rss_mb'])}"
         lines.append(
             f"| {one['began']} | {one['seconds'] / 3600:.2f} | {sum(one['faults'].values())} | {one['scores']:,} | "
-            f"{one['transitions']:,} | {rss} | `{one['command']}` |"
+            f"{one['transitions']:,} | {rss} | `{REPORT.sub('', one['command'])}` |"
         )
     lines += ["", "| fault | times | slowest, s |", "|---|---:|---:|"]
     names = sorted({name for one in reports for name in one["faults"]})
