@@ -195,12 +195,15 @@ class Store:
 
     def counters(self, queue: Queue) -> Counters:
         """The counters of one queue, over the life of the database."""
-        return Counters(**dict(self._rows("SELECT name, value FROM counter WHERE queue = ?", queue)))
+        found = dict(self._rows("SELECT name, value FROM counter WHERE queue = ?", queue))
+        if found.keys() != {f.name for f in fields(Counters)}:
+            raise statedb.damaged(self.state_dir, f"counters of {queue} are lost")
+        return Counters(**found)
 
     @property
     def outbox_bytes(self) -> int:
         """Bytes held for all queues."""
-        return int(self._rows("SELECT CAST(sum(value) AS INTEGER) FROM counter WHERE name = 'bytes'")[0][0])
+        return int(self._rows("SELECT CAST(total(value) AS INTEGER) FROM counter WHERE name = 'bytes'")[0][0])
 
     # Alarms, journal, history, codes.
 

@@ -621,6 +621,18 @@ def test_a_counter_that_is_endless_and_a_code_that_cannot_be_given_are_no_defect
     assert (tmp_path / "state.db.suspect").exists()
 
 
+@pytest.mark.parametrize("lost", ["", " WHERE name = 'held'", " WHERE queue = 'mqtt'"])
+def test_counters_that_are_lost_are_damage(tmp_path: Path, lost: str) -> None:
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        change(tmp_path, f"DELETE FROM counter{lost}")
+        assert store.outbox_bytes == 0
+        with pytest.raises(BadFile, match="counters of mqtt are lost; start the agent again"):
+            store.counters("mqtt")
+    with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
+        assert "was damaged" in store.notes[0]
+        assert store.counters("mqtt").held == 0
+
+
 @pytest.mark.parametrize(("column", "value"), [("score", "'x'"), ("score", "9e999"), ("level", "9e999")])
 def test_a_score_that_is_no_number_does_not_hide_the_chart(tmp_path: Path, column: str, value: str) -> None:
     with Store.open(tmp_path, max_outbox_bytes=10**6) as store:
