@@ -379,6 +379,14 @@ def test_a_manifest_with_a_value_that_none_can_have_is_refused(tmp_path: Path, r
             [r.samples() for r in from_manifest(tmp_path / "m.csv")]
 
 
+def test_a_line_of_a_manifest_that_ends_early_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("file,sample_rate_hz,scale,channel_index,channel\na.wav,8000,1,0\n")
+    with pytest.raises(BadFile, match=r"m\.csv line 2: the line ends before channel"):
+        load_manifest(tmp_path / "m.csv")
+    with pytest.raises(RecordingError):
+        from_manifest(tmp_path / "m.csv")
+
+
 def test_a_scale_that_no_sample_survives_gives_no_warning(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.ones(400, np.int16), 8000)
     (tmp_path / "m.csv").write_text(HEAD + "a.wav,vib,8000,1e39,0,,,\n")

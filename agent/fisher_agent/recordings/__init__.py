@@ -63,6 +63,8 @@ def load_manifest(path: Path) -> list[RecordedFile]:
     found: dict[str, RecordedFile] = {}
     for number, row in rows:
         try:
+            if short := [name for name in REQUIRED if row[name] is None]:
+                raise ValueError(f"the line ends before {', '.join(short)}")
             older = found.get(row["file"])
             column = Column(int(row["channel_index"]), _number(row, "scale"))
             if "\x00" in row["file"]:
