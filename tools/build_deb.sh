@@ -57,7 +57,9 @@ ln -s "/usr/bin/python$running" "$opt/bin/python3"
 printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' "$running" >"$opt/pyvenv.cfg"
 for name in fisher-agent fisher-models; do
   module="$(echo "$name" | tr - _)"
-  printf '#!/opt/fisher-agent/bin/python3\nimport sys\n\nfrom %s.cli import main\n\nsys.exit(main())\n' "$module" \
+  called="$("$python" -c 'import sys, tomllib
+print(tomllib.load(open("pyproject.toml", "rb"))["project"]["scripts"][sys.argv[1]].partition(":")[2])' "$name")"
+  printf '#!/opt/fisher-agent/bin/python3\nimport sys\n\nfrom %s.cli import %s\n\nsys.exit(%s())\n' "$module" "$called" "$called" \
     >"$opt/bin/$name"
   chmod 0755 "$opt/bin/$name"
   mkdir -p "$root/usr/bin"

@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from fisher_agent import clihelp, clivalues
+from fisher_agent import clihelp, clivalues, service
 from fisher_agent import configfile as configuration
 from fisher_agent.config import Config
 from fisher_agent.console import Console
@@ -20,8 +20,7 @@ from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    # Before NumPy is loaded: OpenBLAS' idle threads spin, which took the daemon a quarter of a core at 32 channels.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: idle threads spun, a quarter of a core of them
     arguments = parser().parse_args(argv)
     from fisher_agent.logs import configure
 
@@ -38,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+
+
+def entry() -> NoReturn:
+    """What the console script runs."""
+    service.end(main())
 
 
 class _Version(argparse.Action):
@@ -210,9 +214,8 @@ def _run(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from fisher_agent import check
 
-    return check.main(
-        _path(arguments), connect_s=arguments.seconds if arguments.connect else None, json_=arguments.json
-    )
+    connect_s = arguments.seconds if arguments.connect else None
+    return check.main(_path(arguments), connect_s=connect_s, json_=arguments.json)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -393,4 +396,4 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -15,6 +15,7 @@ import numpy as np
 
 from fisher_agent.backends.openvino import OpenVinoEmbedder
 from fisher_agent.cli import main
+from fisher_agent.service import end
 from fisher_agent.stages import Floats
 
 FILE = "rig.json"
@@ -64,4 +65,4 @@ def rig(file: Path) -> None:
 
 if __name__ == "__main__":
     rig(Path(sys.argv[sys.argv.index("--config") + 1]).with_name(FILE))
-    sys.exit(main(sys.argv[1:]))
+    end(main(sys.argv[1:]))
