@@ -1,8 +1,8 @@
 #!/bin/sh
 # Install the servers that the tests start (a broker, two databases, Node), the browser that opens the page, openssl,
-# minisign, systemd-analyze, which judges the unit, and the checker of shell scripts: all Debian and Ubuntu packages; and
-# with npm, into .venv, the Node-RED that the flow of deploy/node-red is tried in. On Ubuntu `chromium` is a snap, which
-# needs a snapd: any Chrome or Chromium on PATH will do there.
+# minisign, systemd, which the unit is tried under, iproute2, which builds a network, and the checker of shell scripts:
+# all Debian and Ubuntu packages; and with npm, into .venv, the Node-RED that the flow of deploy/node-red is tried in. On
+# Ubuntu `chromium` is a snap, which needs a snapd: any Chrome or Chromium on PATH will do there.
 set -eu
 
 missing=""
@@ -11,6 +11,7 @@ PATH="$PATH:/usr/sbin:/sbin"
 need "$(command -v mosquitto || echo /nowhere)" mosquitto
 need "$(command -v mosquitto_sub || echo /nowhere)" mosquitto-clients
 need "$(command -v systemd-analyze || echo /nowhere)" systemd
+need "$(command -v ip || echo /nowhere)" iproute2
 need "$(command -v openssl || echo /nowhere)" openssl
 need "$(command -v influxd || echo /nowhere)" influxdb
 need "$(command -v victoria-metrics || echo /nowhere)" victoria-metrics

@@ -4,7 +4,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import openvino as ov
+    from fisher_models.ov import ov
 
 
 @cache
@@ -16,6 +16,6 @@ def core() -> "ov.Core":
     left with a stack that is gone, and its next signal (SIGTERM, say) kills the process (OpenVINO 2026.4). A core that
     stays keeps the plugin loaded.
     """
-    import openvino as ov
+    from fisher_models.ov import ov
 
     return ov.Core()

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from fisher_models.bundle import Bundle
 from fisher_models.cpu import core
 from fisher_models.frontend import Floats
+from fisher_models.ov import ov
+
+ops = ov.opset13
 
 
 class Product:

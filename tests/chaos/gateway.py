@@ -17,7 +17,8 @@ LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 class Gateway:
     """`with Gateway(server.port) as way:` connect to `way.port`. A mode holds for all connections from its call on."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, host: str = "127.0.0.1") -> None:
+        self._host = host  # where it listens
         self.port = free_port()
         self.answered = 0  # HTTP requests that the server never saw
         self._target_port = target_port
@@ -76,7 +77,7 @@ class Gateway:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self._host, self.port)
 
     async def _drop(self) -> None:
         for writer in list(self._writers):

@@ -122,10 +122,16 @@ class Daemon:
     It can be started again after `stop` or `kill`; `events` are those of the present life, the file holds all.
     """
 
-    def __init__(self, config: Path, *, log: Path | None = None, module: str = AGENT) -> None:
-        """`module` is what `python -m` runs: the agent's command line, or something that ends in it."""
+    def __init__(
+        self, config: Path, *, log: Path | None = None, module: str = AGENT, inside: Sequence[str] = ()
+    ) -> None:
+        """`module` is what `python -m` runs: the agent's command line, or something that ends in it.
+
+        `inside` comes before the command, such as what starts it in a network of its own (and is replaced by it).
+        """
         self.config = config
         self._module = module
+        self._inside = inside
         self.log = log or config.with_name("daemon.log")
         self.events: list[dict[str, Any]] = []
         self._news = threading.Condition()
@@ -156,7 +162,7 @@ class Daemon:
         self.events = []
         self._over = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", self._module, "run", "--config", str(self.config)],
+            [*self._inside, sys.executable, "-m", self._module, "run", "--config", str(self.config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

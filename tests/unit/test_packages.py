@@ -20,6 +20,7 @@ SCRIPTS = sorted(
         *(DEBIAN / name for name in ("postinst", "prerm", "postrm")),
         *(ROOT / "tools").glob("*.sh"),
         *(ROOT / "deploy").rglob("*.sh"),
+        *(ROOT / "tests").rglob("*.sh"),
     ]
 )
 

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import openvino as ov
-
 from fisher_agent.backends.pieces import MAX_FRAMES, Piece, embed_in_pieces
 from fisher_agent.errors import BackendFailed, ConfigError
 from fisher_agent.stages import Floats
 from fisher_models.bundle import Bundle
 from fisher_models.cpu import core
+from fisher_models.ov import ov
 
 PRECISIONS = ("f32", "bf16", "int8")
 

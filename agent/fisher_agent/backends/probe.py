@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import structlog
 
 from fisher_agent.backends import self_test
@@ -29,6 +28,7 @@ from fisher_models import bundle as bundles
 from fisher_models import proof
 from fisher_models.bundle import Bundle
 from fisher_models.cpu import core
+from fisher_models.ov import ov
 from fisher_models.proof import Quality
 
 SCHEMA = "fisher.probe/1"

@@ -1,0 +1,52 @@
+#!/bin/sh
+# The first process of a small system: this box's /usr, everything else of its own, then systemd.
+#
+# Usage: unshare --mount --uts --ipc --pid --cgroup --fork --kill-child systemd.sh ROOT [FROM TO]...
+#
+# ROOT is a folder that becomes the system's root; what lies in it is kept. Each folder FROM is shown at TO, read-only.
+set -eu
+root="$1"
+shift
+
+mount --make-rprivate /
+mount --bind "$root" "$root"
+cd "$root"
+mkdir -p usr proc sys dev run tmp var/tmp var/log .old
+chmod 1777 tmp var/tmp
+shown() {
+  mkdir -p "./$2"
+  mount --rbind "$1" "./$2"
+  mount -o remount,bind,ro "./$2"
+}
+shown /usr usr
+for name in bin sbin lib lib32 lib64 libx32; do
+  if [ -h "/$name" ]; then
+    ln -sfn "$(readlink "/$name")" "$name"
+  elif [ -d "/$name" ]; then
+    shown "/$name" "$name"
+  fi
+done
+while [ "$#" -gt 0 ]; do
+  shown "$1" "$2"
+  shift 2
+done
+
+mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=755 tmpfs dev
+for name in null zero full random urandom tty; do
+  : >"dev/$name"
+  mount --bind "/dev/$name" "dev/$name"
+done
+mkdir dev/pts dev/shm
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
+
+pivot_root . .old
+umount -l .old
+mount --make-rshared /  # as systemd does it itself outside of a container: by that it hands credentials to a service
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /usr/bin/env /lib/systemd/systemd \
+  --unit=tested.target --log-target=journal
