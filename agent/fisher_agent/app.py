@@ -38,6 +38,7 @@ from fisher_agent.sources import check_topics, open_source, rebind
 from fisher_agent.stages import Embedder, Message, Source
 from fisher_agent.stats import Stats
 from fisher_agent.store import Store
+from fisher_agent.tasks import BlockingCalls
 from fisher_agent.watching import watch_drift
 from fisher_models.bundle import Bundle
 from fisher_models.bundle import load as load_bundle
@@ -199,6 +200,7 @@ def run(path: Path) -> None:
 async def _run(config: Config, store: Store, path: Path) -> None:
     agent = build(config, store)
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(BlockingCalls())
     # Libraries' callbacks fail with a socket that has just been closed: one line, and the link notices by itself.
     loop.set_exception_handler(
         lambda _, met: log.error("callback", message=met["message"], error=repr(met.get("exception")))

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+BLOCKED = 32  # calls at once; asyncio's own six of a box with two cores could all wait for a name server
 AGAIN_S = 3.0  # a goodbye to a server may take so long
 
 
@@ -40,6 +41,21 @@ class OneThread:
     def finish(self) -> None:
         """Do all that waits, then end."""
         self._pool.shutdown(wait=True)
+
+
+class BlockingCalls(ThreadPoolExecutor):
+    """The threads of `asyncio.to_thread` and of name resolution; the loop's end waits for none of them.
+
+    Behind a firewall that drops questions for names each takes a minute and cannot be cancelled: waiting for them, a
+    clean stop took too long and was ended by force.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(BLOCKED, "blocking")
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        """Begin nothing more; what runs ends by itself or with the process."""
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 async def surely(work: Awaitable[None], *, again_s: float = AGAIN_S) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from chaos.gateway import Gateway
 from fisher_agent.codes import State
-from integration.harness import BASE, Daemon, Hmi, MqttOutlet, Sensors
+from integration.harness import BASE, Daemon, Hmi, MqttOutlet, Sensors, cli_json
 from integration.small import HERE, ROTOR, counters, small_config, state_db
 from servers import network
 from servers.mosquitto import Mosquitto
@@ -85,3 +85,30 @@ def test_a_network_that_says_nothing_is_found_out_and_costs_no_point_and_no_alar
         with state_db(config) as state:
             judged = {t_ns // 1_000_000 for (t_ns,) in state.execute("SELECT t_ns FROM score")}
         assert set(db.values('{__name__="fisher_score_level"}', points=len(judged))) == judged
+
+
+def test_names_that_nobody_resolves_cost_neither_judging_nor_a_clean_stop(
+    tmp_path: Path, enrolled: Path, plant: Network
+) -> None:
+    """As behind most firewalls: questions for names are dropped, and nobody can end the waiting."""
+    port = free_port()
+    with Mosquitto(tmp_path / "broker", extra=f"listener {port} {network.HERE}") as broker:
+        config = small_config(
+            tmp_path / "edge",
+            enrolled=enrolled,
+            broker_port=port,
+            source=f"mqtt://{network.HERE}:{port}",
+            influx='url = "http://database.plant.example:8428"\nbucket = "condition"',
+        )
+        config.write_text(config.read_text().replace("mqtt://127.0.0.1", "mqtt://broker.plant.example"))
+        with Daemon(config, inside=plant.inside) as daemon, Sensors(MqttOutlet(broker.port), machine=ROTOR):
+            for link in ("plant", "commands", "influx"):
+                daemon.wait_for_event("unavailable", link=link)
+            before = cli_json(config, "status")["windows"]
+            time.sleep(10)
+            said = cli_json(config, "status", timeout_s=10)
+            assert said["windows"] >= before + 10
+            assert set(said["degraded"]) == {"link plant", "link commands", "link influx"}
+            began_s = time.monotonic()
+            assert daemon.stop() == 0
+            assert time.monotonic() - began_s < 10

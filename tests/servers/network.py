@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -14,15 +16,21 @@ from servers.process import find_binary
 HERE, SWITCH_HERE, SWITCH_BOX, BOX = "198.18.77.1", "198.18.77.2", "198.18.77.5", "198.18.77.6"
 PREFIX = 30
 NET_OF_BOX = "198.18.77.4/30"
+NAME_SERVERS = ("198.18.78.1", "198.18.78.2", "198.18.78.3")  # nobody: the box asks them and hears nothing
+NET_OF_NAMES = "198.18.78.0/24"
 _NUMBERS = itertools.count()
 
 
 class Network:
-    """`with Network() as plant:` what is started with `plant.inside` is on the box and reaches this one at `HERE`."""
+    """`with Network() as plant:` what is started with `plant.inside` is on the box and reaches this one at `HERE`.
+
+    The box resolves no name; it takes some 10 s to know that.
+    """
 
     def __init__(self) -> None:
         number = f"{os.getpid()}-{next(_NUMBERS)}"  # what was there before may take a moment to vanish
         self._switch, self._box = f"fisher-switch-{number}", f"fisher-box-{number}"
+        self._settings = Path("/etc/netns", self._box)  # what `ip netns exec` shows instead of /etc (ip-netns(8))
         self._port = f"fa{number}"  # a network interface has a name of 15 characters at most
 
     @property
@@ -58,6 +66,7 @@ class Network:
         _ip("link", "del", self._port, fails=True)
         for name in (self._box, self._switch):
             _ip("netns", "del", name, fails=True)
+        shutil.rmtree(self._settings, ignore_errors=True)
 
     def _build(self) -> None:
         for name in (self._switch, self._box):
@@ -76,6 +85,10 @@ class Network:
         _ip("netns", "exec", self._switch, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         _ip("-n", self._box, "route", "add", "default", "via", SWITCH_BOX)
         _ip("route", "add", NET_OF_BOX, "via", SWITCH_HERE)
+        _ip("-n", self._switch, "route", "add", "blackhole", NET_OF_NAMES)
+        self._settings.mkdir(parents=True)
+        servers = "".join(f"nameserver {address}\n" for address in NAME_SERVERS)
+        (self._settings / "resolv.conf").write_text(f"{servers}options timeout:2 attempts:1\n")
 
 
 def refused() -> str | None:

@@ -1,11 +1,12 @@
 """Tasks that end when they are told to."""
 
 import asyncio
+import threading
 import time
 
 import pytest
 
-from fisher_agent.tasks import surely
+from fisher_agent.tasks import BlockingCalls, surely
 
 
 async def deaf(times: int, heard: list[int]) -> None:
@@ -58,3 +59,24 @@ async def test_its_own_end_is_passed_on() -> None:
 
 async def cancelled() -> None:
     raise asyncio.CancelledError
+
+
+def test_a_loop_ends_without_waiting_for_calls_that_block() -> None:
+    blocked, ended = threading.Event(), threading.Event()
+
+    async def life() -> None:
+        asyncio.get_running_loop().set_default_executor(BlockingCalls())
+        # More than asyncio's own threads of a box with two cores.
+        held = [asyncio.create_task(asyncio.to_thread(blocked.wait, 60.0)) for _ in range(8)]
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: True), 10.0)
+        assert not any(task.done() for task in held)
+
+    def run() -> None:
+        asyncio.run(life())
+        ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        assert ended.wait(30.0), "the loop waits for its threads"
+    finally:
+        blocked.set()

@@ -141,7 +141,7 @@ class InfluxSink:
                 return await asyncio.to_thread(call)
         except (urllib3.exceptions.HTTPError, OSError, TimeoutError, UnicodeDecodeError) as error:
             raise Unavailable(
-                f"{self._config.url} does not answer: {error or type(error).__name__}{tls_remedy(error)}"
+                f"{self._config.url} does not answer: {str(error) or type(error).__name__}{tls_remedy(error)}"
             ) from error
 
     def _explained(self, answer: Answer) -> str:
