@@ -1,5 +1,5 @@
 #!/bin/sh
-# The package's whole life in a fresh Debian: install, run, edit, upgrade, downgrade, remove, purge.
+# The package's whole life in a fresh Debian: install, run, edit, upgrade, downgrade, remove, purge; under systemd, too.
 #
 # Usage: tools/test_deb.sh [--from OLD.deb] [DEB]
 #
@@ -23,7 +23,9 @@ command -v debootstrap >/dev/null || { echo "tools/test_deb.sh: apt-get install 
 mirror="${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)}"
 base="$PWD/build/debootstrap-$suite.tar"
 root="$(mktemp -d)"
+systemd=""
 cleanup() {
+  [ -z "$systemd" ] || kill -KILL "$systemd" 2>/dev/null || true
   for mounted in dev/pts dev proc; do
     mountpoint -q "$root/$mounted" && umount "$root/$mounted"
   done
@@ -163,28 +165,36 @@ inside apt-get install -y -qq --allow-downgrades --no-install-recommends /packag
 inside fisher-agent --version >/dev/null || fail "the agent after the downgrade"
 fact "a downgrade works"
 
-# -- systemd: what the scripts ask of it, of a stand-in that says whether the service runs
-mkdir -p "$root/run/systemd/system"
-cat >"$root/usr/local/bin/systemctl" <<'STANDIN'
-#!/bin/sh
-echo "$*" >>/systemctl.log
-case "$*" in
-  *is-active*) [ -e /service-runs ] ;;
-  *is-enabled*) echo disabled ;;
-esac
-STANDIN
-chmod 0755 "$root/usr/local/bin/systemctl"
-standin() { inside env PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
-standin dpkg -i /packages/next.deb >>build/test-deb.log 2>&1 || fail "upgrade with systemd, stopped"
-grep -Eq '(re)?start fisher-agent' "$root/systemctl.log" && fail "an upgrade started a service that was stopped"
-touch "$root/service-runs"
-standin dpkg -i /packages/next.deb >>build/test-deb.log 2>&1 || fail "upgrade with systemd, running"
-grep -q 'restart fisher-agent.service' "$root/systemctl.log" || fail "an upgrade left the old code running"
-grep -q 'stop fisher-agent.service' "$root/systemctl.log" && fail "an upgrade stopped the service early"
+# -- under a real systemd, in namespaces of its own
+inside apt-get install -y -qq --no-install-recommends systemd >>build/test-deb.log 2>&1 || fail "apt-get install systemd"
+inside dpkg -i /packages/first.deb >>build/test-deb.log 2>&1 || fail "install again"
+unshare --mount --uts --ipc --pid --cgroup --fork --kill-child tests/servers/systemd.sh "$root" >build/test-deb-systemd.log 2>&1 &
+systemd=$!
+within() { nsenter --target "$(cat "/proc/$systemd/task/$systemd/children")" --mount --uts --ipc --pid --cgroup -- \
+  /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
+booted() { [ "$(within systemctl is-active tested.target 2>/dev/null)" = active ]; }
+for _ in $(seq 50); do
+  booted && break
+  sleep 0.2
+done
+booted || { cat build/test-deb-systemd.log >&2; fail "systemd does not start"; }
+main_pid() { within systemctl show --value --property MainPID fisher-agent.service; }
+
+within dpkg -i /packages/next.deb >>build/test-deb.log 2>&1 || fail "upgrade with systemd, stopped"
+[ "$(main_pid)" = 0 ] || fail "an upgrade started a service that was stopped"
+within systemctl start fisher-agent.service || { within journalctl --no-pager -n 40 >&2; fail "systemctl start"; }
+before="$(main_pid)"
+within fisher-agent status --json >build/test-deb-status.json || fail "the running service does not answer"
+fact "the service starts under systemd $(within systemctl --version | awk 'NR == 1 { print $2 }'), and answers"
+within dpkg -i /packages/next.deb >>build/test-deb.log 2>&1 || fail "upgrade with systemd, running"
+[ "$(within systemctl is-active fisher-agent.service)" = active ] || fail "an upgrade ended the service"
+[ "$(main_pid)" != "$before" ] || fail "an upgrade left the old code running"
 fact "an upgrade restarts the service only where it was running"
-standin dpkg -r fisher-agent >>build/test-deb.log 2>&1 || fail "remove"
-grep -q 'stop fisher-agent.service' "$root/systemctl.log" || fail "a removal left the service running"
+within dpkg -r fisher-agent >>build/test-deb.log 2>&1 || fail "remove"
+[ "$(main_pid)" = 0 ] || fail "a removal left the service running"
 fact "a removal stops it"
+kill -KILL "$systemd"  # unshare blocks SIGTERM; what it started dies with it
+wait "$systemd" || true
 
 # -- remove and purge
 [ -e "$root/var/lib/fisher-agent/kept" ] || fail "remove deleted state"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import BASE, MACHINE, Hmi, MqttOutlet, Sensors
+from integration.harness import BASE, MACHINE, PLAIN_MODEL, Hmi, MqttOutlet, Sensors
 from integration.small import HERE, ROTOR, SMALL, small_config
 from servers.mosquitto import Mosquitto
 from servers.process import free_port
@@ -181,3 +181,12 @@ def test_a_wrong_configuration_is_told_and_not_tried_again(box: Systemd, text: s
     assert (box.shows("ActiveState"), box.shows("ExecMainStatus")) == ("failed", "2")
     journal = box.journal(lines=1000)
     assert "hops" in journal and "Traceback" not in journal and SECRET not in journal
+
+
+def test_what_is_fastest_here_is_measured_in_the_sandbox(box: Systemd, text: str) -> None:
+    """In a child of the agent, with kernels compiled for every precision that this processor has."""
+    box.configure(text.replace(PLAIN_MODEL, '[model]\nprecision = "auto"'))
+    box.systemctl("restart", UNIT)
+    journal = box.journal(lines=100)
+    assert '"event": "probed"' in journal and "probe_failed" not in journal, journal
+    box.systemctl("stop", UNIT)

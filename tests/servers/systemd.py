@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import time
-import uuid
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +26,6 @@ READY_S = 30.0
 # The source stands outside of /home, /root and /tmp, which the unit hides.
 SOURCES = {"agent": "/opt/source/agent", "models": "/opt/source/models"}
 ENTRY = "#!/opt/fisher-agent/bin/python3\nfrom fisher_agent.cli import entry\n\nentry()\n"
-TARGET = "[Unit]\nRequires=basic.target\nAfter=basic.target\n"
 
 
 def refused() -> str | None:
@@ -154,7 +152,6 @@ class Systemd:
         for name in ("ld.so.cache", "ld.so.conf", "localtime"):
             if Path("/etc", name).exists():
                 shutil.copy(Path("/etc", name), self.path(Path("/etc", name)))
-        self.path(Path("/etc/machine-id")).write_text(f"{uuid.uuid4().hex}\n")
         number = next(n for n in range(999, 100, -1) if not _taken(n))
         accounts = f"{ACCOUNT}:x:{number}:{number}::{STATE}:/usr/sbin/nologin\n"
         self.path(Path("/etc/passwd")).write_text(Path("/etc/passwd").read_text() + accounts)
@@ -163,7 +160,6 @@ class Systemd:
         os.chown(settings, 0, number)
         settings.chmod(0o750)
         shutil.copy(REPOSITORY / "deploy" / UNIT, units / UNIT)
-        (units / "tested.target").write_text(TARGET)
         self.drop_in("source", f"[Service]\nEnvironment=PYTHONPATH={_sources()}\n")
         interpreter = Path("/opt/python/bin", Path(sys.base_prefix, "bin", f"python{_version()}").name)
         self.path(PROGRAM).with_name("python3").symlink_to(interpreter)

@@ -1,9 +1,10 @@
 #!/bin/sh
-# The first process of a small system: this box's /usr, everything else of its own, then systemd.
+# The first process of a small system, which becomes systemd.
 #
 # Usage: unshare --mount --uts --ipc --pid --cgroup --fork --kill-child systemd.sh ROOT [FROM TO]...
 #
-# ROOT is a folder that becomes the system's root; what lies in it is kept. Each folder FROM is shown at TO, read-only.
+# ROOT is a folder that becomes the system's root; what lies in it is kept. Where it has no /usr, it gets this box's. Each
+# folder FROM is shown at TO. What is shown is read-only. systemd starts no more than it must: no service that is enabled.
 set -eu
 root="$1"
 shift
@@ -11,25 +12,30 @@ shift
 mount --make-rprivate /
 mount --bind "$root" "$root"
 cd "$root"
-mkdir -p usr proc sys dev run tmp var/tmp var/log .old
+mkdir -p proc sys dev run tmp var/tmp var/log etc/systemd/system .old
 chmod 1777 tmp var/tmp
 shown() {
   mkdir -p "./$2"
   mount --rbind "$1" "./$2"
   mount -o remount,bind,ro "./$2"
 }
-shown /usr usr
-for name in bin sbin lib lib32 lib64 libx32; do
-  if [ -h "/$name" ]; then
-    ln -sfn "$(readlink "/$name")" "$name"
-  elif [ -d "/$name" ]; then
-    shown "/$name" "$name"
-  fi
-done
+if [ ! -d usr ]; then
+  shown /usr usr
+  for name in bin sbin lib lib32 lib64 libx32; do
+    if [ -h "/$name" ]; then
+      ln -s "$(readlink "/$name")" "$name"
+    elif [ -d "/$name" ]; then
+      shown "/$name" "$name"
+    fi
+  done
+fi
 while [ "$#" -gt 0 ]; do
   shown "$1" "$2"
   shift 2
 done
+
+[ -s etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
+printf '[Unit]\nRequires=basic.target\nAfter=basic.target\n' >etc/systemd/system/tested.target
 
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
