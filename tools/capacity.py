@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ PATCH, PATCHES_UP = 16, 6  # a band is 100 bins: 6 patches of 16
 
 @dataclass(frozen=True)
 class Box:
-    """A class of boxes. `work`: all its cores against all of this one's. `gpu_flops`: of float16, that are reached."""
+    """A class of boxes. `work`: all its cores against the reference. `gpu_flops`: of float16, that are reached."""
 
     name: str
     work: float
@@ -36,8 +37,10 @@ class Box:
 
 
 # Where the figures are from stands in deploy/docs/capacity.md.
+REFERENCE = Box("2 virtual cores of an AMD EPYC 7003, 3.4 GHz (measured 2026-11-21)", work=1.0)
+REFERENCE_BAND_US = 29_000.0  # of all cores' time for a sub-band, measured there as `band_us` is here
 BOXES = (
-    Box("this one: 2 virtual cores of an AMD EPYC 7003, 3.4 GHz", work=1.0),
+    REFERENCE,
     Box("Intel N100: 4 cores, 3.4 GHz, 6 W", work=1.0),
     Box("Jetson Orin Nano 8 GB, the model on its CPU", work=4.5 / 6.8),
     Box("Jetson Orin Nano 8 GB, the model on its GPU", work=4.5 / 6.8, gpu_flops=0.15 * 10e12),
@@ -63,7 +66,10 @@ def main() -> None:
     print(
         f"the soak's agent took {around_us / 1e3:.0f} ms a window beyond its stages, {around_us / stages:.0%} of them\n"
     )
-    print(measured(costs, hop_s, around_us), on_paper(costs, hop_s, around_us, flops, soak["cores"]), sep="\n\n")
+    here = Box(f"this one: {soak['cores']} cores, {engine.model.device}", REFERENCE_BAND_US / costs[1_000].band_us)
+    print(f"this box is {here.work:.2f} times the reference\n")
+    paper = on_paper((here, *BOXES), costs, hop_s, around_us, flops, budget_cores=soak["cores"] / here.work)
+    print(measured(costs, hop_s, around_us), paper, sep="\n\n")
 
 
 def band_flops(window_s: float) -> float:
@@ -87,19 +93,27 @@ def measured(costs: dict[int, bench.Costs], hop_s: float, around_us: float) -> s
     return "\n".join(rows)
 
 
-def on_paper(costs: dict[int, bench.Costs], hop_s: float, around_us: float, flops: float, cores: int) -> str:
+def on_paper(
+    boxes: Sequence[Box],
+    costs: dict[int, bench.Costs],
+    hop_s: float,
+    around_us: float,
+    flops: float,
+    *,
+    budget_cores: float,  # what the reference is worth in cores of this box
+) -> str:
     """Channels that each class of box carries."""
     rows = [
         f"| box | {' | '.join(f'{r / 1e3:g} kHz' for r in costs)} |",
         "|---|" + "---|" * len(costs),
     ]
-    for box in BOXES:
-        counts = [channels(box, c, hop_s, around_us, flops, cores) for c in costs.values()]
+    for box in boxes:
+        counts = [channels(box, c, hop_s, around_us, flops, budget_cores) for c in costs.values()]
         rows.append(f"| {box.name} | {' | '.join(str(n) for n in counts)} |")
     return "\n".join(rows)
 
 
-def channels(box: Box, cost: bench.Costs, hop_s: float, around_us: float, flops: float, cores: int) -> int:
+def channels(box: Box, cost: bench.Costs, hop_s: float, around_us: float, flops: float, cores: float) -> int:
     """How many channels fit into the share, on whatever is used up first."""
     budget_us = SHARE * hop_s * 1e6
     whole_us, model_us = cost.window_us(hop_s) + around_us, cost.band_us * cost.bands

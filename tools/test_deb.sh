@@ -24,8 +24,13 @@ mirror="${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Pac
 base="$PWD/build/debootstrap-$suite.tar"
 root="$(mktemp -d)"
 systemd=""
+ended() {
+  kill -KILL "$systemd" || true  # unshare blocks SIGTERM; what it started dies with it
+  wait "$systemd" || true
+  systemd=""
+}
 cleanup() {
-  [ -z "$systemd" ] || kill -KILL "$systemd" 2>/dev/null || true
+  [ -z "$systemd" ] || ended
   for mounted in dev/pts dev proc; do
     mountpoint -q "$root/$mounted" && umount "$root/$mounted"
   done
@@ -193,8 +198,7 @@ fact "an upgrade restarts the service only where it was running"
 within dpkg -r fisher-agent >>build/test-deb.log 2>&1 || fail "remove"
 [ "$(main_pid)" = 0 ] || fail "a removal left the service running"
 fact "a removal stops it"
-kill -KILL "$systemd"  # unshare blocks SIGTERM; what it started dies with it
-wait "$systemd" || true
+ended
 
 # -- remove and purge
 [ -e "$root/var/lib/fisher-agent/kept" ] || fail "remove deleted state"

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fisher_agent import clihelp, clivalues, service
+from fisher_agent import clihelp, clivalues
 from fisher_agent import configfile as configuration
 from fisher_agent.config import Config
 from fisher_agent.console import Console
 from fisher_agent.errors import BadFile, ConfigError, FisherError, Unavailable
+from fisher_models import ending
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """What the console script runs."""
-    service.end(main())
+    ending.run(main)
 
 
 class _Version(argparse.Action):

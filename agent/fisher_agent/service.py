@@ -3,11 +3,9 @@
 import ctypes
 import os
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 import structlog
 
@@ -87,19 +85,6 @@ def keep_heap_small() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in HEAP.items():
             mallopt(option, value)
-
-
-def end(code: int) -> NoReturn:
-    """End the process; all that is ours is closed by now.
-
-    Once OpenVINO is loaded, the interpreter's own end is left out: there it frees its graphs, and crashed in one of
-    hundreds of ends (exit -11), when all was done and stored and a service manager heard of a failure.
-    """
-    if "openvino" not in sys.modules:
-        sys.exit(code)
-    with suppress(OSError):
-        sys.stdout.flush()
-    os._exit(code)
 
 
 def give_back_heap() -> None:

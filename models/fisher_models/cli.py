@@ -7,11 +7,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import track
 
 from fisher_models import bundle as bundles
+from fisher_models import ending
 from fisher_models.embed import embed
 from fisher_models.errors import ModelError, RecordingError
 from fisher_models.evaluate.cli import add_evaluate
@@ -38,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def entry() -> NoReturn:
+    """What the console script runs."""
+    ending.run(main)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -185,4 +192,4 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

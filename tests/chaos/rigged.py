@@ -15,8 +15,8 @@ import numpy as np
 
 from fisher_agent.backends.openvino import OpenVinoEmbedder
 from fisher_agent.cli import main
-from fisher_agent.service import end
 from fisher_agent.stages import Floats
+from fisher_models.ending import run
 
 FILE = "rig.json"
 LOOKED_S = 0.05  # so long what the file said is believed
@@ -65,4 +65,4 @@ def rig(file: Path) -> None:
 
 if __name__ == "__main__":
     rig(Path(sys.argv[sys.argv.index("--config") + 1]).with_name(FILE))
-    end(main(sys.argv[1:]))
+    run(lambda: main(sys.argv[1:]))

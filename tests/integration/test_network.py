@@ -102,8 +102,7 @@ def test_names_that_nobody_resolves_cost_neither_judging_nor_a_clean_stop(
         )
         config.write_text(config.read_text().replace("mqtt://127.0.0.1", "mqtt://broker.plant.example"))
         with Daemon(config, inside=plant.inside) as daemon, Sensors(MqttOutlet(broker.port), machine=ROTOR):
-            for link in ("plant", "commands", "influx"):
-                daemon.wait_for_event("unavailable", link=link)
+            # The first questions for names, a minute each, are still on their way.
             before = cli_json(config, "status")["windows"]
             time.sleep(10)
             said = cli_json(config, "status", timeout_s=10)

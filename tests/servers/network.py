@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -12,25 +14,28 @@ import pytest
 
 from servers.process import find_binary
 
-# RFC 2544's addresses, of no plant: here - switch - box.
-HERE, SWITCH_HERE, SWITCH_BOX, BOX = "198.18.77.1", "198.18.77.2", "198.18.77.5", "198.18.77.6"
+# RFC 2544's addresses, of no plant, sixteen for each process that tests: here - switch - box, and name servers.
+_OURS = int(ip_address("198.18.0.0")) + os.getpid() % 8192 * 16
+HERE, SWITCH_HERE, SWITCH_BOX, BOX = (str(ip_address(_OURS + n)) for n in (1, 2, 5, 6))
 PREFIX = 30
-NET_OF_BOX = "198.18.77.4/30"
-NAME_SERVERS = ("198.18.78.1", "198.18.78.2", "198.18.78.3")  # nobody: the box asks them and hears nothing
-NET_OF_NAMES = "198.18.78.0/24"
+NET_OF_BOX = f"{ip_address(_OURS + 4)}/30"
+NET_OF_NAMES = f"{ip_address(_OURS + 8)}/29"
+NAME_SERVERS = [str(ip_address(_OURS + n)) for n in (9, 10, 11)]  # nobody: the box asks them and hears nothing
+SETTINGS = Path("/etc/netns")  # what `ip netns exec` shows instead of /etc (ip-netns(8))
+FORWARDS = "echo 1 >/proc/sys/net/ipv4/ip_forward"
 _NUMBERS = itertools.count()
 
 
 class Network:
     """`with Network() as plant:` what is started with `plant.inside` is on the box and reaches this one at `HERE`.
 
-    The box resolves no name; it takes some 10 s to know that.
+    The box resolves no name, and takes minutes to know that.
     """
 
     def __init__(self) -> None:
         number = f"{os.getpid()}-{next(_NUMBERS)}"  # what was there before may take a moment to vanish
         self._switch, self._box = f"fisher-switch-{number}", f"fisher-box-{number}"
-        self._settings = Path("/etc/netns", self._box)  # what `ip netns exec` shows instead of /etc (ip-netns(8))
+        self._settings = SETTINGS / self._box
         self._port = f"fa{number}"  # a network interface has a name of 15 characters at most
 
     @property
@@ -55,6 +60,7 @@ class Network:
 
     def __enter__(self) -> Self:
         find_binary("ip", package="iproute2")
+        _remove_old()
         try:
             self._build()
         except BaseException:
@@ -67,6 +73,8 @@ class Network:
         for name in (self._box, self._switch):
             _ip("netns", "del", name, fails=True)
         shutil.rmtree(self._settings, ignore_errors=True)
+        with suppress(OSError):  # others' lie there
+            SETTINGS.rmdir()
 
     def _build(self) -> None:
         for name in (self._switch, self._box):
@@ -82,20 +90,37 @@ class Network:
         ):
             _ip(*ends, "address", "add", f"{address}/{PREFIX}", "dev", interface)
             _ip(*ends, "link", "set", interface, "up")
-        _ip("netns", "exec", self._switch, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        _ip("netns", "exec", self._switch, "sh", "-c", FORWARDS)
         _ip("-n", self._box, "route", "add", "default", "via", SWITCH_BOX)
         _ip("route", "add", NET_OF_BOX, "via", SWITCH_HERE)
         _ip("-n", self._switch, "route", "add", "blackhole", NET_OF_NAMES)
         self._settings.mkdir(parents=True)
         servers = "".join(f"nameserver {address}\n" for address in NAME_SERVERS)
-        (self._settings / "resolv.conf").write_text(f"{servers}options timeout:2 attempts:1\n")
+        (self._settings / "resolv.conf").write_text(f"{servers}options timeout:10 attempts:3\n")
+        if Path("/etc/nsswitch.conf").exists():  # a resolver of this box's would answer over its socket
+            (self._settings / "nsswitch.conf").write_text("hosts: files dns\n")
 
 
 def refused() -> str | None:
-    """Why no namespace can be made here; None where it can."""
-    find_binary("ip", package="iproute2")
-    done = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
-    return done.stderr.strip() or None
+    """Why no network can be built here; None where it can."""
+    steps = f"ip link add name here type veth peer name there && ip route add blackhole 198.18.0.0/29 && {FORWARDS}"
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", "sh", "-c", f"ip link set lo up && {steps}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0 and not os.access("/etc", os.W_OK):
+        return "/etc is read-only"
+    return done.stderr.strip() or f"exit {done.returncode}" if done.returncode else None
+
+
+def _remove_old() -> None:
+    """What tests left behind that were killed."""
+    for folder in Path("/run/netns").glob("fisher-*-*-*"):
+        if not Path("/proc", folder.name.split("-")[2]).exists():
+            _ip("netns", "del", folder.name, fails=True)  # and with it the ends that lead into it
+            shutil.rmtree(SETTINGS / folder.name, ignore_errors=True)
 
 
 def _ip(*arguments: str, fails: bool = False) -> None:

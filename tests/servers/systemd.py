@@ -3,11 +3,13 @@
 import grp
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import time
+import uuid
 from pathlib import Path
 from typing import Self
 
@@ -30,13 +32,10 @@ ENTRY = "#!/opt/fisher-agent/bin/python3\nfrom fisher_agent.cli import entry\n\n
 
 def refused() -> str | None:
     """Why no systemd can be started here; None where it can."""
-    if not Path("/lib/systemd/systemd").exists():
-        pytest.fail("systemd is missing; install it with `apt-get install systemd`")
+    if _own_cgroup() is None:
+        return "no cgroups of version 2"
     tried = subprocess.run(
-        ["unshare", *NAMESPACES, "--fork", "sh", "-c", "mount --make-rprivate / && mount -t cgroup2 none /mnt"],
-        capture_output=True,
-        text=True,
-        check=False,
+        ["unshare", *NAMESPACES, "--fork", BOOT, "--try"], capture_output=True, text=True, check=False
     )
     return tried.stderr.strip() or f"exit {tried.returncode}" if tried.returncode else None
 
@@ -50,8 +49,13 @@ class Systemd:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "root"
         self._log = folder / "systemd.log"
+        cgroup = _own_cgroup()
+        assert cgroup is not None
+        self._cgroup = cgroup / f"fisher-{uuid.uuid4().hex}"
         self._process: subprocess.Popen[bytes] | None = None
+        before = os.umask(0o022)
         self._lay_out()
+        os.umask(before)
 
     def path(self, inside: Path) -> Path:
         """Where a path of the box lies out here."""
@@ -107,12 +111,18 @@ class Systemd:
         return self.run("journalctl", "--no-pager", "--output=cat", f"--lines={lines}").stdout
 
     def __enter__(self) -> Self:
+        if not Path("/lib/systemd/systemd").exists():
+            pytest.fail("systemd is missing; install it with `apt-get install systemd`")
         shows = [sys.base_prefix, "opt/python", sysconfig.get_path("purelib"), _packages().lstrip("/")]
         for name, place in SOURCES.items():
             shows += [str(REPOSITORY / name), place.lstrip("/")]
+        self._cgroup.mkdir()
+        # It dies with this process, and has a cgroup that can be removed after it.
+        entered = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self._cgroup)]
+        started = ["setpriv", "--pdeathsig=KILL", "unshare", *NAMESPACES, "--fork", "--kill-child"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                ["unshare", *NAMESPACES, "--fork", "--kill-child", str(BOOT), str(self.root), *shows],
+                [*entered, *started, str(BOOT), str(self.root), *shows],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -130,6 +140,20 @@ class Systemd:
             self._process.kill()  # and with it the first process inside, and all others with that
             self._process.wait()
             self._process = None
+        deadline = time.monotonic() + READY_S
+        while self._cgroup.exists():
+            try:
+                for folder in sorted(self._cgroup.glob("**/"), reverse=True):
+                    folder.rmdir()
+            except OSError:  # something in it has not ended yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    @property
+    def numbers(self) -> Path:
+        """What the box's numbers of processes are known by (pid_namespaces(7))."""
+        return Path(f"/proc/{self._init()}/ns/pid").readlink()
 
     def _up(self) -> bool:
         try:
@@ -168,6 +192,14 @@ class Systemd:
         self.path(PROGRAM.parent.with_name("pyvenv.cfg")).write_text(
             "home = /opt/python/bin\ninclude-system-site-packages = false\n"
         )
+
+
+def _own_cgroup() -> Path | None:
+    """Where this process is among the cgroups of version 2; None where there are none."""
+    of_mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    mounted = next((fields[1] for fields in of_mounts if fields[2] == "cgroup2"), None)
+    here = re.search("^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+    return Path(mounted, here[1]) if mounted and here else None
 
 
 def _version() -> str:

@@ -1,12 +1,9 @@
 """How the daemon ends where it cannot go on: with an exit code that the service manager knows, and no traceback."""
 
 import asyncio
-import os
-import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -60,29 +57,6 @@ def test_our_own_errors_end_it_with_their_code_and_in_a_sentence(
     monkeypatch.setattr(app, "_run", lambda *_: how(error))
     assert cli.main(["--config", str(config), "run"]) == code
     assert capsys.readouterr().err.splitlines()[-1] == f"fisher-agent: {error}"
-
-
-@pytest.mark.parametrize("code", [0, 3])
-def test_with_the_models_runtime_loaded_the_interpreters_own_end_is_left_out(
-    code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There the runtime crashed once in hundreds of ends."""
-    ended: list[int] = []
-
-    def end(code: int) -> NoReturn:
-        ended.append(code)
-        raise SystemExit(99)
-
-    monkeypatch.setattr(cli, "main", lambda: code)
-    monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setitem(sys.modules, "openvino", ModuleType("openvino"))
-    with pytest.raises(SystemExit):
-        cli.entry()
-    assert ended == [code]
-    monkeypatch.delitem(sys.modules, "openvino")
-    with pytest.raises(SystemExit) as left:
-        cli.entry()
-    assert (left.value.code, ended) == (code, [code])
 
 
 def test_a_defect_beside_them_shows_itself(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

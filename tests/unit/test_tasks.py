@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fisher_agent.tasks import BlockingCalls, surely
+from fisher_agent.tasks import BLOCKED, BlockingCalls, surely
 
 
 async def deaf(times: int, heard: list[int]) -> None:
@@ -67,7 +67,8 @@ def test_a_loop_ends_without_waiting_for_calls_that_block() -> None:
     async def life() -> None:
         asyncio.get_running_loop().set_default_executor(BlockingCalls())
         # More than asyncio's own threads of a box with two cores.
-        held = [asyncio.create_task(asyncio.to_thread(blocked.wait, 60.0)) for _ in range(8)]
+        held = [asyncio.create_task(asyncio.to_thread(blocked.wait, 60.0)) for _ in range(BLOCKED - 1)]
+        await asyncio.sleep(0)
         assert await asyncio.wait_for(asyncio.to_thread(lambda: True), 10.0)
         assert not any(task.done() for task in held)
 
