@@ -28,6 +28,10 @@ ended() {
   kill -KILL "$systemd" || true  # unshare blocks SIGTERM; what it started dies with it
   wait "$systemd" || true
   systemd=""
+  for _ in $(seq 50); do
+    find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null && return
+    sleep 0.2
+  done
 }
 cleanup() {
   [ -z "$systemd" ] || ended
@@ -173,9 +177,13 @@ fact "a downgrade works"
 # -- under a real systemd, in namespaces of its own
 inside apt-get install -y -qq --no-install-recommends systemd >>build/test-deb.log 2>&1 || fail "apt-get install systemd"
 inside dpkg -i /packages/first.deb >>build/test-deb.log 2>&1 || fail "install again"
-unshare --mount --uts --ipc --pid --cgroup --fork --kill-child tests/servers/systemd.sh "$root" >build/test-deb-systemd.log 2>&1 &
+# A group of its own, which is removed after it.
+cgroup="$(findmnt -n -o TARGET -t cgroup2 | head -n 1)$(sed -n 's/^0:://p' /proc/self/cgroup)/fisher-test-deb-$$"
+mkdir "$cgroup"
+sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cgroup" unshare --mount --uts --ipc --pid --cgroup --fork --kill-child \
+  tests/servers/systemd.sh "$root" >build/test-deb-systemd.log 2>&1 &
 systemd=$!
-within() { nsenter --target "$(cat "/proc/$systemd/task/$systemd/children")" --mount --uts --ipc --pid --cgroup -- \
+within() { nsenter --target "$(tr -d ' ' <"/proc/$systemd/task/$systemd/children")" --mount --uts --ipc --pid --cgroup -- \
   /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
 booted() { [ "$(within systemctl is-active tested.target 2>/dev/null)" = active ]; }
 for _ in $(seq 50); do
