@@ -26,7 +26,8 @@ BLOCK_S, BLOCK = 0.2, 5120  # 20 kB of float32
 LENGTH_S, HOP_S = 5.0, 2.5  # the defaults
 RUN_S, ENROLL_S = 120, 45
 MAX_RSS = 480e6  # 64 MB of it what is remembered for captures (capture.ring_mb)
-MAX_GROWTH = 1.05
+# From the third quarter to the last: until then what is remembered for captures fills.
+MAX_GROWTH = 1.02
 F32 = next(code for code, dtype in FRAME_DTYPES.items() if dtype == np.float32)
 PLANT = "\n".join(
     f'[[machines]]\nid = "{m}"\n[machines.defaults]\nsource = "plant"\nkind = "vibration"\nunit = "g"\n'
@@ -132,4 +133,4 @@ def test_many_channels_in_real_time_lose_nothing_and_memory_stays_flat(tmp_path:
         assert len(latencies) == len(MACHINES) * moments
         assert (health["dropped"], health["late"], health["rejected"]) == (0, 0, 0)
         assert max(rss) < MAX_RSS
-        assert quarters[3] < MAX_GROWTH * quarters[1]
+        assert quarters[3] < MAX_GROWTH * quarters[2]
