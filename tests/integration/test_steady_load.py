@@ -27,7 +27,7 @@ LENGTH_S, HOP_S = 5.0, 2.5  # the defaults
 RUN_S, ENROLL_S = 120, 45
 MAX_RSS = 480e6  # 64 MB of it what is remembered for captures (capture.ring_mb)
 # From the third quarter to the last: until then what is remembered for captures fills.
-MAX_GROWTH = 1.02
+MAX_GROWTH = 1.03
 F32 = next(code for code, dtype in FRAME_DTYPES.items() if dtype == np.float32)
 PLANT = "\n".join(
     f'[[machines]]\nid = "{m}"\n[machines.defaults]\nsource = "plant"\nkind = "vibration"\nunit = "g"\n'
