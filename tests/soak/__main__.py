@@ -97,7 +97,7 @@ def main() -> int:
     """Run it; the exit code is 0 where nothing grew, nothing was lost and nothing false was said."""
     parser = argparse.ArgumentParser(prog="soak", description="an agent under a load it can bear, for long")
     parser.add_argument("--minutes", type=float, default=60.0, help="after the warm-up")
-    parser.add_argument("--warm-minutes", type=float, default=20.0, help="until what is bounded is full")
+    parser.add_argument("--warm-minutes", type=float, default=20.0, help="before anything counts")
     parser.add_argument("--machines", type=int, help="of four channels each (default: as many as make the load)")
     parser.add_argument("--load", type=float, default=0.7, help="share of all cores, agent and servers together")
     parser.add_argument("--report", type=Path, help="a file for the report, in JSON, for tools/plot_soak.py")
