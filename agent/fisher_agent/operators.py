@@ -44,7 +44,7 @@ async def obey(agent: Agent, link: PlantLink, *, signatures: Signatures | None) 
         else:
             try:
                 result = await _from_broker(agent, machine, verb, payload, signatures)
-            except Exception as error:
+            except Exception as error:  # a defect in one command must not end the daemon; its sender is told
                 log.exception("command_failed", machine=machine, verb=verb)
                 now_ms = time.time_ns() // 1_000_000
                 result = Command(verb, machine).result(f"it failed: {type(error).__name__}", now_ms=now_ms)
