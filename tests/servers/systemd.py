@@ -25,8 +25,9 @@ CONFIG = SETTINGS / "config.toml"
 UNIT = "fisher-agent.service"
 ACCOUNT = "fisher-agent"
 READY_S = 30.0
-# The source stands outside of /home, /root and /tmp, which the unit hides.
+# The source and the interpreter stand outside of /home, /root and /tmp, which the unit hides.
 SOURCES = {"agent": "/opt/source/agent", "models": "/opt/source/models"}
+INTERPRETER = Path("/opt/python")
 ENTRY = "#!/opt/fisher-agent/bin/python3\nfrom fisher_agent.cli import entry\n\nentry()\n"
 
 
@@ -77,7 +78,7 @@ class Systemd:
     def run(self, *command: str | Path, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """A command inside, as root; returns whatever comes of it."""
         entered = ["nsenter", "--target", str(self._init()), *NAMESPACES, "--", *map(str, command)]
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": _sources()}
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **_environment()}
         return subprocess.run(
             entered,
             stdin=subprocess.DEVNULL,
@@ -113,7 +114,7 @@ class Systemd:
     def __enter__(self) -> Self:
         if not Path("/lib/systemd/systemd").exists():
             pytest.fail("systemd is missing; install it with `apt-get install systemd`")
-        shows = [sys.base_prefix, "opt/python", sysconfig.get_path("purelib"), _packages().lstrip("/")]
+        shows = [sys.base_prefix, str(INTERPRETER).lstrip("/"), sysconfig.get_path("purelib"), _packages().lstrip("/")]
         for name, place in SOURCES.items():
             shows += [str(REPOSITORY / name), place.lstrip("/")]
         self._cgroup.mkdir()
@@ -184,13 +185,14 @@ class Systemd:
         os.chown(settings, 0, number)
         settings.chmod(0o750)
         shutil.copy(REPOSITORY / "deploy" / UNIT, units / UNIT)
-        self.drop_in("source", f"[Service]\nEnvironment=PYTHONPATH={_sources()}\n")
-        interpreter = Path("/opt/python/bin", Path(sys.base_prefix, "bin", f"python{_version()}").name)
+        assignments = " ".join(f"{name}={value}" for name, value in _environment().items())
+        self.drop_in("source", f"[Service]\nEnvironment={assignments}\n")
+        interpreter = INTERPRETER / "bin" / f"python{_version()}"
         self.path(PROGRAM).with_name("python3").symlink_to(interpreter)
         self.path(PROGRAM).write_text(ENTRY)
         self.path(PROGRAM).chmod(0o755)
         self.path(PROGRAM.parent.with_name("pyvenv.cfg")).write_text(
-            "home = /opt/python/bin\ninclude-system-site-packages = false\n"
+            f"home = {INTERPRETER}/bin\ninclude-system-site-packages = false\n"
         )
 
 
@@ -210,8 +212,13 @@ def _packages() -> str:
     return f"/opt/fisher-agent/lib/python{_version()}/site-packages"
 
 
-def _sources() -> str:
-    return ":".join(SOURCES.values())
+def _environment() -> dict[str, str]:
+    """What the agent needs to be found from where it is developed.
+
+    An interpreter that is linked to its own libpython looks for it where it was built. That place is hidden, and
+    what it finds instead is Debian's, of another patch release.
+    """
+    return {"PYTHONPATH": ":".join(SOURCES.values()), "LD_LIBRARY_PATH": f"{INTERPRETER}/lib"}
 
 
 def _taken(number: int) -> bool:
