@@ -29,21 +29,23 @@ PATCH, PATCHES_UP = 16, 6  # a band is 100 bins: 6 patches of 16
 
 @dataclass(frozen=True)
 class Box:
-    """A class of boxes. `work`: all its cores against the reference. `gpu_flops`: of float16, that are reached."""
+    """A class of boxes. `gpu_flops`: of float16, that are reached."""
 
     name: str
-    work: float
+    work: float  # all its cores against all of the reference
+    core: float  # one against one
     gpu_flops: float | None = None
 
 
 # Where the figures are from stands in deploy/docs/capacity.md.
-REFERENCE = Box("2 virtual cores of an AMD EPYC 7003, 3.4 GHz (measured 2026-11-21)", work=1.0)
+REFERENCE = Box("2 virtual cores of an AMD EPYC 7003, 3.4 GHz (measured 2026-11-21)", work=1.0, core=1.0)
+REFERENCE_CORES = 2
 REFERENCE_BAND_US = 29_000.0  # of all cores' time for a sub-band, measured there as `band_us` is here
 BOXES = (
     REFERENCE,
-    Box("Intel N100: 4 cores, 3.4 GHz, 6 W", work=1.0),
-    Box("Jetson Orin Nano 8 GB, the model on its CPU", work=4.5 / 6.8),
-    Box("Jetson Orin Nano 8 GB, the model on its GPU", work=4.5 / 6.8, gpu_flops=0.15 * 10e12),
+    Box("Intel N100: 4 cores, 3.4 GHz, 6 W", work=1.0, core=8.7 / 17.7),
+    Box("Jetson Orin Nano 8 GB, the model on its CPU", work=4.5 / 6.8, core=0.75 / 3.4),
+    Box("Jetson Orin Nano 8 GB, the model on its GPU", work=4.5 / 6.8, core=0.75 / 3.4, gpu_flops=0.15 * 10e12),
 )
 
 
@@ -67,7 +69,8 @@ def main() -> None:
     print(
         f"the soak's agent took {around_us / 1e3:.0f} ms a window beyond its stages, {around_us / stages:.0%} of them\n"
     )
-    here = Box(f"this one: {soak['cores']} cores, {engine.model.device}", REFERENCE_BAND_US / costs[1_000].band_us)
+    times = REFERENCE_BAND_US / costs[1_000].band_us
+    here = Box(f"this one: {soak['cores']} cores, {engine.model.device}", work=times, core=times)
     print(f"this box is {here.work:.2f} times the reference\n")
     paper = on_paper((here, *BOXES), costs, hop_s, around_us, flops, budget_cores=soak["cores"] / here.work)
     print(measured(costs, hop_s, around_us), paper, sep="\n\n")
@@ -121,13 +124,19 @@ def on_paper(
 
 
 def channels(box: Box, cost: bench.Costs, hop_s: float, around_us: float, flops: float, cores: float) -> int:
-    """How many channels fit into the share, on whatever is used up first."""
+    """How many channels fit into the share, on whatever is used up first: all cores, or the one thread that computes.
+
+    That thread waits for the model, which takes every core or the GPU, and does the other stages by itself.
+    """
     budget_us = SHARE * hop_s * 1e6
-    whole_us, model_us = cost.window_us(hop_s) + around_us, cost.band_us * cost.bands
+    stages_us, model_us = cost.window_us(hop_s), cost.band_us * cost.bands
+    all_cores = cores * box.work
     if box.gpu_flops is None:
-        return int(budget_us * cores * box.work / whole_us)
-    gpu_us = cost.bands * flops / box.gpu_flops * 1e6
-    return int(min(budget_us * cores * box.work / (whole_us - model_us), budget_us / gpu_us))
+        waited_us, computed_us = model_us / all_cores, stages_us + around_us
+    else:
+        waited_us, computed_us = cost.bands * flops / box.gpu_flops * 1e6, stages_us - model_us + around_us
+    alone_us = (stages_us - model_us) * REFERENCE_CORES / cores / box.core
+    return int(min(budget_us * all_cores / computed_us, budget_us / (waited_us + alone_us)))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     below.set_ylim(0)
     below.set_ylabel("last sample to HMI (ms)")
     below.set_xlabel("minutes")
-    below.legend(loc="upper right", fontsize=8)
+    below.legend(loc="lower right", fontsize=8, ncols=3)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 

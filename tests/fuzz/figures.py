@@ -10,7 +10,7 @@ HEAD = """# Fuzzing so far
 
 Written by the tool itself (`make fuzz ARGS="... --figures agent/figures/fuzz.md"`), from every campaign that was given
 that option. Other seeds give other inputs; a seed gives the same inputs again. What was found is a regression case of
-`tests/unit/test_fuzz_found.py`.
+`tests/unit/test_fuzz_found*.py`.
 """
 NOTE = """
 Taken is the share that a target accepted, worst the longest that one input took, with whatever else ran on the machine

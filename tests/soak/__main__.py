@@ -55,7 +55,8 @@ def soak(folder: Path, machines: int, *, seconds: float, warm_s: float) -> dict[
         warm = cli_json(config, "status")["windows"]
         seen = []
         while time.time() - began_s < seconds:
-            time.sleep(EVERY_S)
+            # On a grid that illnesses lie on too: each frees memory, and a drifting sample would see a trend in that.
+            time.sleep(EVERY_S - (time.time() - began_s) % EVERY_S)
             seen.append({"t_s": time.time() - began_s, **metrics(port)})
         now_busy, now_total = busy_s()
         health = cli_json(config, "status")
