@@ -38,7 +38,7 @@ WHAT = {
     "anomaly": "the machine's score is over its limit",
     FAULT: "one for each enrolled fault class: the anomaly looks like it, with a confidence of 0.6 or more",
     "flood": "many alarms of this machine came at once; it stands for all of them until the flood is over",
-    SENSOR: "one for each channel: its sensor cannot be trusted; its windows are not scored",
+    SENSOR: "one for each channel: its sensor cannot be trusted; what cannot be compared is not scored",
     STALE: "one for each channel: no samples arrive",
     "unknown-mode": "the machine runs in a mode that was not enrolled: an advisory",
 }

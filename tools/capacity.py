@@ -38,7 +38,7 @@ class Box:
 
 
 # Where the figures are from stands in deploy/docs/capacity.md.
-REFERENCE = Box("2 virtual cores of an AMD EPYC 7003, 3.4 GHz (measured 2026-11-21)", work=1.0, core=1.0)
+REFERENCE = Box("2 virtual cores of an AMD EPYC 7003, 3.4 GHz", work=1.0, core=1.0)
 REFERENCE_CORES = 2
 REFERENCE_BAND_US = 29_000.0  # of all cores' time for a sub-band, measured there as `band_us` is here
 BOXES = (
@@ -70,7 +70,11 @@ def main() -> None:
         f"the soak's agent took {around_us / 1e3:.0f} ms a window beyond its stages, {around_us / stages:.0%} of them\n"
     )
     times = REFERENCE_BAND_US / costs[1_000].band_us
-    here = Box(f"this one: {soak['cores']} cores, {engine.model.device}", work=times, core=times)
+    here = Box(
+        f"this one: {soak['cores']} cores, {engine.model.device}",
+        work=times * soak["cores"] / REFERENCE_CORES,
+        core=times,
+    )
     print(f"this box is {here.work:.2f} times the reference\n")
     paper = on_paper((here, *BOXES), costs, hop_s, around_us, flops, budget_cores=soak["cores"] / here.work)
     print(measured(costs, hop_s, around_us), paper, sep="\n\n")
@@ -112,7 +116,7 @@ def on_paper(
     *,
     budget_cores: float,  # what the reference is worth in cores of this box
 ) -> str:
-    """Channels that each class of box carries."""
+    """Channels that each class of box carries; all reckoned from what was measured here."""
     rows = [
         f"| box | {' | '.join(f'{r / 1e3:g} kHz' for r in costs)} |",
         "|---|" + "---|" * len(costs),
